@@ -1,0 +1,36 @@
+"""A plan as an `accelerate launch` command and the config file that it reads."""
+
+from __future__ import annotations
+
+import yaml
+
+from launcher.launch.torchrun import WORKER_MODULE
+from launcher.plan.planner import Plan
+from launcher.rundir.layout import RunDirectory
+
+
+def accelerate_arguments(run: RunDirectory) -> tuple[str, ...]:
+    """The arguments of accelerate; always with a config file, or the user's default one would come in."""
+    return ("accelerate", "launch", "--config_file", str(run.accelerate_config), "-m", WORKER_MODULE)
+
+
+def accelerate_config(plan: Plan) -> str:
+    """The config file, as YAML.
+
+    Several processes are MULTI_GPU on a CPU too, with ACCELERATE_USE_CPU in the environment: `use_cpu: true` with
+    `num_processes: 2` starts one process and says nothing (accelerate 1.15).
+    """
+    topology = plan.topology
+    several = topology.world_size > 1
+    config = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU" if several else "NO",
+        "mixed_precision": "bf16" if plan.recipe.train.precision == "bf16" else "no",
+        "num_machines": topology.nodes,
+        "num_processes": topology.world_size,
+        "machine_rank": 0,
+        "use_cpu": topology.device == "cpu" and not several,
+    }
+    if several:
+        config["main_process_port"] = 0
+    return yaml.safe_dump(config, sort_keys=True)

@@ -1,0 +1,54 @@
+"""From a plan to the launch that a runner executes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import yaml
+
+from launcher.launch.accelerate import accelerate_arguments, accelerate_config
+from launcher.launch.environ import launch_environment
+from launcher.launch.spec import LaunchSpec
+from launcher.launch.torchrun import torchrun_arguments
+from launcher.plan.planner import Plan
+from launcher.plan.topology import Machine
+from launcher.rundir.layout import RunDirectory
+
+AGENT_MODULE = "launcher.worker.agent"
+
+
+def build_launch(
+    plan: Plan,
+    run: RunDirectory,
+    machine: Machine,
+    inherited: Mapping[str, str],
+    python: str = sys.executable,
+) -> LaunchSpec:
+    """The launch of a plan on one machine. Pure: it writes and starts nothing.
+
+    Args:
+        plan: the plan.
+        run: the directory of the run.
+        machine: the machine that it will run on.
+        inherited: the environment that the launch will be added to.
+        python: the interpreter to start.
+    """
+    files = {run.recipe: resolved_recipe(plan), run.plan: plan.to_json() + "\n"}
+    if plan.recipe.launch.method == "accelerate":
+        arguments = accelerate_arguments(run)
+        files[run.accelerate_config] = accelerate_config(plan)
+    else:
+        arguments = torchrun_arguments(plan.topology)
+    return LaunchSpec(
+        argv=(python, "-m", AGENT_MODULE, *arguments),
+        env=launch_environment(plan, run, machine, inherited),
+        files=files,
+    )
+
+
+def resolved_recipe(plan: Plan) -> str:
+    """The plan's recipe as a file that can be run again from anywhere."""
+    data = plan.recipe.model_dump(by_alias=True, mode="json")
+    lean = {key: value for key, value in data.items() if value is not None}
+    return yaml.safe_dump(lean, sort_keys=False, allow_unicode=True, default_flow_style=None)

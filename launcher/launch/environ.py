@@ -1,0 +1,46 @@
+"""The environment of a launch. The only place that decides what a worker finds in its variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from launcher.plan.planner import Plan
+from launcher.plan.topology import Machine
+from launcher.rundir.layout import RunDirectory
+
+
+def launch_environment(
+    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables that a launch adds to what it inherits.
+
+    Args:
+        plan: the plan of the run.
+        run: its directory.
+        machine: where it runs; its cores are shared out among the ranks.
+        inherited: the environment that the variables are added to; a thread count set there is kept.
+    """
+    batch = plan.batch
+    variables = {
+        "LAUNCHER_RUN_DIR": str(run.path),
+        "LAUNCHER_GLOBAL_BATCH": str(batch.global_),
+        "LAUNCHER_MICRO_BATCH": str(batch.micro),
+        "LAUNCHER_ACCUMULATION": str(batch.accumulation),
+        "LAUNCHER_LEARNING_RATE": repr(plan.learning_rate.peak),
+        "LAUNCHER_SEED": str(plan.recipe.train.seed),
+        # A plain Accelerator() in the user's script takes these before its own arguments.
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": str(batch.accumulation),
+        "ACCELERATE_MIXED_PRECISION": "bf16" if plan.recipe.train.precision == "bf16" else "no",
+        # Restarted workers would else read the addresses of those before them (torch 2.13 with gloo).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if plan.length.updates is not None:
+        variables["LAUNCHER_UPDATES"] = str(plan.length.updates)
+    if "OMP_NUM_THREADS" not in inherited:
+        # torchrun sets it to 1, but only for more than one process: that alone would change the bits of a run.
+        variables["OMP_NUM_THREADS"] = str(max(1, machine.cpus // plan.topology.nproc_per_node))
+    if plan.topology.device == "cpu":
+        variables["ACCELERATE_USE_CPU"] = "true"
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+    return variables

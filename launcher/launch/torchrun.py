@@ -1,0 +1,19 @@
+"""A plan as a `torchrun` command."""
+
+from __future__ import annotations
+
+from launcher.plan.topology import Topology
+
+WORKER_MODULE = "launcher.worker.entry"
+
+
+def torchrun_arguments(topology: Topology) -> tuple[str, ...]:
+    """The arguments of torchrun for one machine: a free port of its own choosing, no restarts."""
+    return (
+        "torchrun",
+        "--standalone",
+        f"--nproc-per-node={topology.nproc_per_node}",
+        "--max-restarts=0",
+        "-m",
+        WORKER_MODULE,
+    )

@@ -1,0 +1,118 @@
+"""The batch arithmetic: from any two of global batch, micro-batch and accumulation to who takes what."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from launcher.errors import Mistake, RequestError
+from launcher.plan.windows import micro_steps
+from launcher.recipe.schema import BatchSection
+
+
+class BatchPlan(BaseModel):
+    """The batch of every full window.
+
+    Attributes:
+        global_: samples per update over all ranks.
+        micro: samples per micro-step; the last micro-batch of a window may have fewer.
+        accumulation: micro-steps of the busiest rank, K.
+        world_size: data-parallel ranks, W.
+        micro_steps: micro-steps of each rank.
+        follows_world: the recipe gives no global batch, so that it changes with the number of ranks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    global_: int = Field(alias="global")
+    micro: int
+    accumulation: int
+    world_size: int
+    micro_steps: tuple[int, ...]
+    follows_world: bool
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the ranks' time that is work when all wait for the busiest: 1 where shares are equal."""
+        return self.global_ / (self.world_size * min(self.accumulation * self.micro, self.global_))
+
+    @property
+    def idle_ranks(self) -> int:
+        """Ranks with nothing to do but take part in the reduction."""
+        return self.micro_steps.count(0)
+
+    @property
+    def smallest_micro_batch(self) -> int:
+        """Samples in the smallest micro-batch of a full window."""
+        return self.global_ % self.micro or self.micro
+
+
+def solve_batch(section: BatchSection, world_size: int) -> BatchPlan:
+    """Work out the third of global batch, micro-batch and accumulation, and check all three.
+
+    Args:
+        section: the recipe's batch, at least two of the three given.
+        world_size: data-parallel ranks, W.
+
+    Raises:
+        RequestError: the three contradict each other, with the nearest that agree.
+    """
+    given, micro, accumulation = section.global_, section.micro, section.accumulation
+    if given is None:
+        product = (micro or 1) * (accumulation or 1) * world_size
+        return _plan(product, micro or 1, world_size, follows_world=True)
+    if accumulation is None:
+        return _plan(given, min(micro or 1, given), world_size)
+    if micro is None:
+        plan = _plan(given, -(-given // (accumulation * world_size)), world_size)
+        if plan.accumulation != accumulation:
+            raise _no_such_accumulation(given, accumulation, world_size)
+        return plan
+    product = micro * accumulation * world_size
+    if product != given:
+        raise _contradiction(given, micro, accumulation, world_size)
+    return _plan(given, micro, world_size)
+
+
+def _plan(global_batch: int, micro: int, world_size: int, follows_world: bool = False) -> BatchPlan:
+    steps = micro_steps(global_batch, micro, world_size)
+    return BatchPlan(
+        global_=global_batch,
+        micro=micro,
+        accumulation=max(steps),
+        world_size=world_size,
+        micro_steps=steps,
+        follows_world=follows_world,
+    )
+
+
+def nearest_multiples(value: int, factor: int) -> tuple[int, ...]:
+    """The multiples of `factor` next to `value`, below and above, without zero."""
+    below = value // factor * factor
+    return tuple(multiple for multiple in (below, below + factor) if multiple)
+
+
+def _contradiction(given: int, micro: int, accumulation: int, world_size: int) -> RequestError:
+    product = micro * accumulation * world_size
+    ranks = f"{world_size} rank" + ("s" if world_size > 1 else "")
+    return RequestError(
+        [
+            Mistake(
+                "batch",
+                f"micro {micro} × accumulation {accumulation} × {ranks} = {product}, not global {given}",
+                f"Give two of the three, such as batch.accumulation=null, or set batch.global={product}",
+            )
+        ]
+    )
+
+
+def _no_such_accumulation(given: int, accumulation: int, world_size: int) -> RequestError:
+    near = " or ".join(f"batch.global={fit}" for fit in nearest_multiples(given, accumulation * world_size))
+    return RequestError(
+        [
+            Mistake(
+                "batch",
+                f"global {given} cannot be split into {accumulation} micro-steps on {world_size} ranks",
+                f"Nearest that can: {near}; or give batch.micro instead of batch.accumulation",
+            )
+        ]
+    )

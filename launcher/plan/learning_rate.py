@@ -1,0 +1,75 @@
+"""The learning rate: how it follows the batch, and how it changes over the updates of a run."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from launcher.recipe.schema import LrScalingSection, ScheduleSection
+
+
+class LearningRatePlan(BaseModel):
+    """The learning rate of every update; it counts updates, never micro-steps or ranks.
+
+    Attributes:
+        base: the recipe's `optimizer.lr`.
+        scale: what lr_scaling multiplies it by.
+        shape: the schedule's name.
+        warmup_updates: updates of linear warm-up.
+        updates: updates of the run; None while the length of the data is not known.
+        final: rate as the run ends, as a fraction of the peak.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: float
+    scale: float
+    shape: Literal["constant", "linear", "cosine"]
+    warmup_updates: int
+    updates: int | None
+    final: float
+
+    @property
+    def peak(self) -> float:
+        """The largest rate of the run: base times scale."""
+        return self.base * self.scale
+
+    def factor(self, update: int) -> float:
+        """The rate of an update (from 0) as a fraction of the peak.
+
+        Warm-up is linear and its last update has the peak; after it the rate falls along a line or half a cosine
+        (Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", without restarts), and
+        would reach `final` at the update after the last one.
+        """
+        if update < self.warmup_updates:
+            return (update + 1) / self.warmup_updates
+        if self.shape == "constant" or self.updates is None:
+            return 1.0
+        progress = min(1.0, (update - self.warmup_updates) / max(1, self.updates - self.warmup_updates))
+        fall = 1.0 - progress if self.shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.final + (1.0 - self.final) * fall
+
+    def at(self, update: int) -> float:
+        """The learning rate of an update (from 0)."""
+        return self.peak * self.factor(update)
+
+
+def batch_scale(scaling: LrScalingSection, global_batch: int) -> float:
+    """What to multiply the learning rate by when the global batch is not the reference batch.
+
+    Linear: Goyal et al. 2017, "Accurate, Large Minibatch SGD"; square root: Krizhevsky 2014, "One weird trick for
+    parallelizing convolutional neural networks".
+    """
+    if scaling.rule == "none" or scaling.reference_batch is None:
+        return 1.0
+    ratio = global_batch / scaling.reference_batch
+    return ratio if scaling.rule == "linear" else math.sqrt(ratio)
+
+
+def warmup_updates(schedule: ScheduleSection, updates: int | None) -> int:
+    """Updates of warm-up: a number as it is, a fraction of the run rounded to whole updates."""
+    if isinstance(schedule.warmup, int):
+        return schedule.warmup
+    return round(schedule.warmup * updates) if updates is not None else 0

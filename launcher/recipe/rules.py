@@ -1,0 +1,101 @@
+"""Rules that hold between keys, checked before anything is planned.
+
+Each rule looks at the sections that are well-formed and answers with the mistakes that it finds, so that one
+command reports all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from launcher.errors import Mistake
+from launcher.recipe.schema import BatchSection, Recipe, Section
+
+
+def broken_rules(recipe: Recipe) -> Iterator[Mistake]:
+    """Every rule between keys that the recipe breaks."""
+    yield from _one_thing_to_run(recipe)
+    yield from _two_of_the_batch(recipe.batch)
+    yield from _one_length(recipe)
+    yield from _scaling_has_a_reference(recipe)
+    yield from _sgd_alone_has_momentum(recipe)
+    yield from _sync_batchnorm_needs_a_gpu(recipe)
+    yield from _script_does_it_itself(recipe)
+
+
+def _one_thing_to_run(recipe: Recipe) -> Iterator[Mistake]:
+    if recipe.task and recipe.script:
+        yield Mistake("script", "a recipe runs a task or a script, not both", "Delete task or script")
+    if not recipe.task and not recipe.script:
+        yield Mistake(
+            "task",
+            "is missing: the recipe says nothing to run",
+            "Add task: {entry: task.py:YourTask}, or script: {path: train.py} for your own script",
+        )
+
+
+def _two_of_the_batch(batch: BatchSection) -> Iterator[Mistake]:
+    given = {"global": batch.global_, "micro": batch.micro, "accumulation": batch.accumulation}
+    present = [key for key, value in given.items() if value is not None]
+    if len(present) == 2 or len(present) == 3:
+        return
+    missing = " and ".join(f"batch.{key}" for key in given if key not in present)
+    cure = {
+        (): "Write for example batch: {global: 256, micro: 32}",
+        ("global",): "Add batch.micro, the samples that fit into one forward and backward",
+        ("micro",): "Add batch.global, the samples of one update over all ranks",
+        ("accumulation",): "Add batch.global, the samples of one update over all ranks",
+    }[tuple(present)]
+    yield Mistake("batch", f"two of global, micro and accumulation are needed; {missing} are not given", cure)
+
+
+def _one_length(recipe: Recipe) -> Iterator[Mistake]:
+    given = [key for key in ("epochs", "updates", "samples") if getattr(recipe.train, key) is not None]
+    if not given and not recipe.script:
+        yield Mistake("train", "one of epochs, updates and samples is needed", "Write for example train: {epochs: 20}")
+    if len(given) > 1:
+        unset = " ".join(f"train.{key}=null" for key in given[:-1])
+        yield Mistake(
+            "train",
+            f"{' and '.join(given)} are given; the run can have one length",
+            f"Keep one of them, or unset on the command line: {unset}",
+        )
+
+
+def _scaling_has_a_reference(recipe: Recipe) -> Iterator[Mistake]:
+    scaling = recipe.lr_scaling
+    if scaling.rule != "none" and scaling.reference_batch is None:
+        yield Mistake(
+            "lr_scaling.rule",
+            f"{scaling.rule} needs lr_scaling.reference_batch, the global batch for which optimizer.lr was chosen",
+            "Add it, or set lr_scaling.rule=none",
+        )
+
+
+def _sgd_alone_has_momentum(recipe: Recipe) -> Iterator[Mistake]:
+    optimizer = recipe.optimizer
+    if optimizer.name == "adamw" and (optimizer.momentum or optimizer.nesterov):
+        key = "momentum" if optimizer.momentum else "nesterov"
+        yield Mistake(f"optimizer.{key}", "adamw has no such setting", "Use optimizer.betas, or optimizer.name=sgd")
+    if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
+        yield Mistake("optimizer.nesterov", "needs momentum", "Write for example optimizer.momentum=0.9")
+
+
+def _sync_batchnorm_needs_a_gpu(recipe: Recipe) -> Iterator[Mistake]:
+    if recipe.parallel.sync_batchnorm and recipe.launch.device == "cpu":
+        yield Mistake("parallel.sync_batchnorm", "PyTorch has it on GPUs only", "Set it to false, or launch.device=cuda")
+
+
+def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
+    """Settings of our own loop, which a script would have to read for them to mean anything."""
+    if recipe.script is None:
+        return
+    for name in ("schedule", "eval", "parallel"):
+        yield from _changed_from_default(name, getattr(recipe, name), ())
+    yield from _changed_from_default("train", recipe.train, ("epochs", "updates", "samples", "seed", "precision"))
+
+
+def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...]) -> Iterator[Mistake]:
+    for key, field in type(section).model_fields.items():
+        if key not in allowed and getattr(section, key) != field.default:
+            yield Mistake(f"{name}.{key}", "a script does this itself", "Delete the key and set it in the script")

@@ -1,0 +1,220 @@
+"""The recipe: every key with its type, its default and one line that says what it is for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1, le=2**62)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# A name becomes part of paths, job names and dashboards: nothing that a shell or a file system could take apart.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A mapping of the recipe: frozen, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class TaskSection(Section):
+    """The model, data and loss to train."""
+
+    entry: str = Field(
+        pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$",
+        description="The task: a file beside the recipe (task.py:Class) or an installed one (package.module:Class).",
+    )
+    args: dict[str, Any] = Field(default={}, description="Keyword arguments for the task's constructor.")
+
+
+class ScriptSection(Section):
+    """The user's own training script."""
+
+    path: str = Field(description="The script: a Python file beside the recipe.")
+    args: tuple[str, ...] = Field(default=(), strict=False, description="Command-line arguments for the script.")
+
+
+class DataSection(Section):
+    """What is known of the training data before it is opened."""
+
+    samples: Count | None = Field(
+        default=None,
+        description="Samples in the training data; lets the plan count updates. Checked against the data at the start.",
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="Data-loading processes per rank; 0 loads in the training process."
+    )
+
+
+class ModelSection(Section):
+    """What is known of the model before it is built."""
+
+    parameters: Count | None = Field(
+        default=None,
+        description="Trainable parameters; lets the plan count the bytes reduced. Checked against the model at the start.",
+    )
+
+
+class BatchSection(Section):
+    """How many samples an update sees; give any two of global, micro and accumulation."""
+
+    global_: Count | None = Field(default=None, alias="global", description="Samples per update over all ranks.")
+    micro: Count | None = Field(default=None, description="Samples per micro-step of one rank.")
+    accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
+    tail: Literal["keep", "drop"] = Field(
+        default="keep", description="The short last window of an epoch: step on what it has, or drop it."
+    )
+
+
+class TrainSection(Section):
+    """How long to train, and how; give exactly one of epochs, updates and samples."""
+
+    epochs: Count | None = Field(default=None, description="Passes over the training data.")
+    updates: Count | None = Field(default=None, description="Optimizer steps.")
+    samples: Count | None = Field(default=None, description="Samples to train on, rounded up to whole updates.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Number format of forward and backward; bf16 by autocast over fp32 parameters."
+    )
+    max_grad_norm: Positive | None = Field(
+        default=None, description="Clip the norm of the update's gradient to this; null does not clip."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="Seed of the parameters, the sample order and dropout."
+    )
+
+
+class OptimizerSection(Section):
+    """The optimizer."""
+
+    name: Literal["adamw", "sgd"] = Field(default="adamw", description="The optimizer.")
+    lr: Positive = Field(default=1e-3, description="Learning rate before lr_scaling: the peak of the schedule.")
+    weight_decay: NonNegative = Field(default=0.0, description="Decoupled weight decay (adamw) or L2 penalty (sgd).")
+    betas: tuple[Fraction, Fraction] = Field(
+        default=(0.9, 0.999), strict=False, description="AdamW's two running-average factors."
+    )
+    eps: Positive = Field(default=1e-8, description="AdamW's term for numerical stability.")
+    momentum: Fraction = Field(default=0.0, description="SGD's momentum.")
+    nesterov: bool = Field(default=False, description="SGD with Nesterov momentum.")
+
+
+class ScheduleSection(Section):
+    """The learning rate over the updates of the run."""
+
+    name: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="Shape after the warm-up, from the peak to `final` of it as the run ends."
+    )
+    warmup: Fraction | Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Linear warm-up: a number of updates, or a fraction of all updates (0.1)."
+    )
+    final: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Learning rate at the end as a fraction of the peak (linear, cosine)."
+    )
+
+
+class LrScalingSection(Section):
+    """How the learning rate follows the global batch."""
+
+    rule: Literal["none", "linear", "sqrt"] = Field(
+        default="none", description="Multiply the rate by global/reference_batch, by its square root, or not at all."
+    )
+    reference_batch: Count | None = Field(
+        default=None, description="The global batch for which optimizer.lr was chosen."
+    )
+
+
+class EvalSection(Section):
+    """When to evaluate."""
+
+    every: Literal["epoch", "end"] | Count = Field(
+        default="epoch", description="Evaluate after each epoch, at the end only, or every so many updates."
+    )
+
+
+class ParallelSection(Section):
+    """How the ranks hold the model together."""
+
+    engine: Literal["ddp"] = Field(default="ddp", description="What owns gradient sync.")
+    bucket_mb: Positive = Field(default=25.0, description="Size in MiB of a gradient bucket, reduced in one call.")
+    find_unused_parameters: bool = Field(
+        default=False, description="Allow parameters that some forward passes do not use (slower)."
+    )
+    sync_batchnorm: bool = Field(
+        default=False, description="BatchNorm over the micro-batches of all ranks instead of each its own (GPU only)."
+    )
+    timeout: Positive = Field(default=600.0, description="Seconds that a rank waits for the others before it fails.")
+
+
+class LaunchSection(Section):
+    """What starts the workers, and how many."""
+
+    method: Literal["torchrun", "accelerate"] = Field(default="torchrun", description="What starts the workers.")
+    nodes: Annotated[int, Field(ge=1, le=65536)] = Field(default=1, description="Machines.")
+    nproc_per_node: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        default="auto", description="Processes per machine; auto is one per GPU, or one on a machine without."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where to train; auto is cuda where there is a GPU."
+    )
+
+
+class CheckpointSection(Section):
+    """When to save the state of training."""
+
+    every: Count | None = Field(default=None, description="Save every so many updates. Not in this version yet.")
+    keep: Count = Field(default=3, description="Checkpoints to keep. Not in this version yet.")
+
+
+class WandbSection(Section):
+    """Weights & Biases."""
+
+    project: Name | None = Field(default=None, description="The W&B project; null takes the recipe's name.")
+    entity: str | None = Field(default=None, description="The W&B user or team; null takes your default.")
+    group: str | None = Field(default=None, description="Group of the run on the dashboard.")
+    tags: tuple[str, ...] = Field(default=(), strict=False, description="Tags of the run on the dashboard.")
+    mode: Literal["auto", "online", "offline", "disabled"] = Field(
+        default="auto", description="auto is online when a W&B key is configured and offline otherwise."
+    )
+
+
+class TrackingSection(Section):
+    """Where the metrics go, besides metrics.jsonl."""
+
+    wandb: WandbSection = Field(default=WandbSection(), description="Weights & Biases.")
+
+
+class Recipe(Section):
+    """A training job, as its author means it."""
+
+    name: Name = Field(default="run", description="Name of the job; run directories begin with it.")
+    task: TaskSection | None = Field(default=None, description="The model, data and loss to train.")
+    script: ScriptSection | None = Field(default=None, description="Your own training script, instead of a task.")
+    data: DataSection = Field(default=DataSection(), description="What is known of the training data.")
+    model: ModelSection = Field(default=ModelSection(), description="What is known of the model.")
+    batch: BatchSection = Field(default=BatchSection(), description="How many samples an update sees.")
+    train: TrainSection = Field(default=TrainSection(), description="How long to train, and how.")
+    optimizer: OptimizerSection = Field(default=OptimizerSection(), description="The optimizer.")
+    schedule: ScheduleSection = Field(default=ScheduleSection(), description="The learning rate over time.")
+    lr_scaling: LrScalingSection = Field(
+        default=LrScalingSection(), description="How the learning rate follows the global batch."
+    )
+    eval: EvalSection = Field(default=EvalSection(), description="When to evaluate.")
+    parallel: ParallelSection = Field(default=ParallelSection(), description="How ranks hold the model together.")
+    launch: LaunchSection = Field(default=LaunchSection(), description="What starts the workers, and how many.")
+    checkpoint: CheckpointSection = Field(
+        default=CheckpointSection(), description="When to save the state of training."
+    )
+    tracking: TrackingSection = Field(default=TrackingSection(), description="Where the metrics go.")
+
+
+def recipe_json_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe file, for editors; `extends` is a key of the file, not of the recipe."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "Another recipe, relative to this one, whose keys this one inherits and may replace.",
+    }
+    return schema

@@ -1,0 +1,121 @@
+"""What a worker leaves behind when it fails, and which of several failures came first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.rundir.layout import RunDirectory, write_atomically
+
+# What the other ranks raise when one is gone: true, and not the cause.
+_PEER_IS_GONE = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection refused",
+    "broken pipe",
+    "timed out waiting",
+    "socket timeout",
+    "gloo",
+    "nccl",
+    "remote process exited",
+)
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """An exception that ended a worker, written by the worker before anything is torn down.
+
+    Attributes:
+        rank: the worker.
+        time_ns: when, in nanoseconds since 1970.
+        exception: name of the exception's type.
+        message: its text.
+        update: the update that was being made, from 1; 0 before the first.
+    """
+
+    rank: int
+    time_ns: int
+    exception: str
+    message: str
+    update: int
+
+    @property
+    def peer_is_gone(self) -> bool:
+        """Whether the worker failed because another one had."""
+        text = f"{self.exception} {self.message}".lower()
+        return any(sign in text for sign in _PEER_IS_GONE)
+
+    def write(self, run: RunDirectory) -> None:
+        """Leave the record in the run directory."""
+        run.failures.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.failures / f"rank_{self.rank}.json", json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class WorkerDeath:
+    """A worker that ended badly, as the agent saw it: its exit code, negative for a signal."""
+
+    rank: int
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """What torchrun or accelerate knew when it ended, which its own exit code does not tell.
+
+    Attributes:
+        deaths: workers that ended with another code than 0.
+        signal: the signal that stopped the agent, or 0.
+    """
+
+    deaths: tuple[WorkerDeath, ...] = ()
+    signal: int = 0
+
+    def write(self, run: RunDirectory) -> None:
+        """Leave the record in the run directory."""
+        run.failures.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.failures / "agent.json", json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Everything that was recorded about how a run failed."""
+
+    records: tuple[FailureRecord, ...]
+    agent: AgentRecord
+
+    def first(self) -> FailureRecord | WorkerDeath | None:
+        """The root cause: not the earliest word, but the earliest that is not the echo of another failure.
+
+        An exception of a worker's own comes first, by its time. A worker that was killed could leave no record, so a
+        death by signal without one comes next. Workers that lost their peers come last.
+        """
+        own = [record for record in self.records if not record.peer_is_gone]
+        spoke = {record.rank for record in self.records}
+        killed = [death for death in self.agent.deaths if death.rank not in spoke and death.exit_code != -15]
+        candidates: Sequence[Sequence[FailureRecord | WorkerDeath]] = (
+            sorted(own, key=lambda record: record.time_ns),
+            sorted(killed, key=lambda death: death.exit_code),
+            sorted(self.records, key=lambda record: record.time_ns),
+            self.agent.deaths,
+        )
+        return next((group[0] for group in candidates if group), None)
+
+
+def read_failures(run: RunDirectory) -> Failures:
+    """The failure records of a run directory; none if nothing failed."""
+    records = [FailureRecord(**_json(path)) for path in sorted(run.failures.glob("rank_*.json"))]
+    agent_file = run.failures / "agent.json"
+    if not agent_file.is_file():
+        return Failures(tuple(records), AgentRecord())
+    found = _json(agent_file)
+    deaths = tuple(WorkerDeath(**death) for death in found["deaths"])
+    return Failures(tuple(records), AgentRecord(deaths, found["signal"]))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

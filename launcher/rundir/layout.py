@@ -1,0 +1,75 @@
+"""The files of a run, by name. Both wings know a run directory by this and nothing else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where everything of one run lies."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it was resolved: inherited keys and overrides in, paths absolute."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """The plan that the workers hold themselves to."""
+        return self.path / "plan.json"
+
+    @property
+    def accelerate_config(self) -> Path:
+        """The config file of `accelerate launch`, for runs that are started by it."""
+        return self.path / "accelerate.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per update."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """How the run stands, or how it ended."""
+        return self.path / "status.json"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page with pictures."""
+        return self.path / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the launch that writes here."""
+        return self.path / ".lock"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the log files."""
+        return self.path / "logs"
+
+    @property
+    def agent_log(self) -> Path:
+        """What torchrun or accelerate itself had to say."""
+        return self.logs / "agent.log"
+
+    @property
+    def failures(self) -> Path:
+        """Folder of failure records, one per rank that failed, and what the agent saw."""
+        return self.logs / "failures"
+
+    def rank_log(self, rank: int) -> Path:
+        """Everything that one rank printed."""
+        return self.logs / f"rank_{rank}.log"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old text or the new, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,35 @@
+"""One run directory, one writer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from launcher.errors import RunDirectoryHeld
+from launcher.rundir.layout import RunDirectory
+
+
+@contextmanager
+def held(run: RunDirectory) -> Iterator[None]:
+    """Hold a run directory while a launch writes to it; the kernel lets go of it if the launch is killed.
+
+    Raises:
+        RunDirectoryHeld: another launch holds it; the message names it.
+    """
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another launch"
+            raise RunDirectoryHeld(
+                f"{run.path} is held by {holder}. Wait for it, stop it, or choose another --run-id."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

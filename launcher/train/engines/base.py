@@ -1,0 +1,72 @@
+"""What a training loop asks of whatever holds the ranks together."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from launcher.train.engines.sums import PendingSums
+
+
+@dataclass
+class Reductions:
+    """Gradient all-reduces as they really happened, counted where they are issued."""
+
+    calls: int = 0
+    bytes: int = 0
+
+    def take(self) -> Reductions:
+        """The counts so far, and start again from zero."""
+        taken = Reductions(self.calls, self.bytes)
+        self.calls = self.bytes = 0
+        return taken
+
+
+class Engine(Protocol):
+    """Owns gradient sync. Nothing else decides when gradients cross the network.
+
+    Gradients of all ranks are added, not averaged: the loss carries the one division of the update.
+
+    Attributes:
+        rank: this rank among the data-parallel ranks.
+        world_size: how many there are, W.
+        device: where this rank's model lives.
+        module: what a task calls for a forward pass whose gradients count.
+        bare_module: the model itself, for evaluation and saving.
+        reductions: gradient all-reduces of this rank.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    module: nn.Module
+    bare_module: nn.Module
+    reductions: Reductions
+
+    def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
+        """Wraps the forward *and* the backward of one micro-step; gradients are reduced at the boundary only."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the window."""
+        ...
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """Clip the reduced gradient to `max_norm`, if given; its L2 norm before that, a scalar tensor."""
+        ...
+
+    def sum_over_ranks(self, values: Tensor) -> PendingSums:
+        """Begin to add a small float64 vector over all ranks; every rank must do so in the same order."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small Python object of every rank, in the order of the ranks."""
+        ...
+
+    def share_buffers(self) -> None:
+        """Give every rank the model buffers (running statistics) of rank 0."""
+        ...

@@ -1,0 +1,102 @@
+"""DistributedDataParallel: one reduction of the gradients per update, at the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from launcher.recipe.schema import ParallelSection
+from launcher.train.engines.base import Reductions
+from launcher.train.engines.gradients import clip_to_norm
+from launcher.train.engines.sums import PendingSums, ReducedSums
+
+
+@contextmanager
+def process_group(device: torch.device, timeout: float) -> Iterator[None]:
+    """The default process group, while training lasts: NCCL between GPUs, gloo between CPUs.
+
+    It is left standing when training fails: taking it down would wait for ranks that are gone.
+
+    Args:
+        device: the device of this rank.
+        timeout: seconds that a rank waits for the others.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    yield
+    dist.destroy_process_group()
+
+
+class DdpEngine:
+    """Gradient sync by DistributedDataParallel over the default process group.
+
+    Args:
+        model: the model, on its device.
+        device: that device.
+        settings: the recipe's `parallel` section.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, settings: ParallelSection) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self.device = device
+        self.reductions = Reductions()
+        if settings.sync_batchnorm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.bare_module = model
+        self._ddp = DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            bucket_cap_mb=settings.bucket_mb,
+            find_unused_parameters=settings.find_unused_parameters,
+            gradient_as_bucket_view=True,
+        )
+        self.module: nn.Module = self._ddp
+        # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
+        # really happens, which is what the metrics report.
+        self._ddp.register_comm_hook(self.reductions, _add_and_count)
+
+    def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
+        """Forward and backward inside `no_sync`, but at the boundary."""
+        return nullcontext() if boundary else self._ddp.no_sync()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the window; at the boundary, reduce them all."""
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """Clip the reduced gradient; its norm before that."""
+        return clip_to_norm(self.bare_module, max_norm)
+
+    def sum_over_ranks(self, values: Tensor) -> PendingSums:
+        """Begin to add a small vector over all ranks."""
+        return ReducedSums(values)
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small object of every rank."""
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def share_buffers(self) -> None:
+        """Give every rank the buffers of rank 0."""
+        for buffer in self.bare_module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def _add_and_count(reductions: Reductions, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    gradients = bucket.buffer()
+    reductions.calls += 1
+    reductions.bytes += gradients.nbytes
+    work = dist.all_reduce(gradients, async_op=True)
+    if work is None:
+        raise RuntimeError("this rank is not part of the process group")
+    future: torch.futures.Future[Tensor] = work.get_future().then(lambda reduced: reduced.value()[0])
+    return future

@@ -1,0 +1,82 @@
+"""Small sums that are begun at one boundary and read at the next, so that no micro-step waits for the device."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class PendingSums(Protocol):
+    """Sums over all ranks that are on their way."""
+
+    def read(self) -> list[float]:
+        """The sums, in float64; waits for them if they have not arrived."""
+        ...
+
+
+class LocalSums:
+    """Values of one rank alone, copied from its device when they are ready.
+
+    Args:
+        values: float64 vector.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._copy = HostCopy(values)
+
+    def read(self) -> list[float]:
+        """The values."""
+        return self._copy.read()
+
+
+class ReducedSums:
+    """Values added over all ranks by an all-reduce in the background.
+
+    Args:
+        values: float64 vector, added in place.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        work = dist.all_reduce(values, async_op=True)
+        self._work = work
+        self._copy: HostCopy | None = None
+        if values.is_cuda and work is not None:
+            work.wait()  # orders the copy behind the reduction on the device; the host goes on
+            self._copy = HostCopy(values)
+
+    def read(self) -> list[float]:
+        """The sums; waits for the reduction if it has not ended."""
+        if self._copy is not None:
+            return self._copy.read()
+        if self._work is not None:
+            self._work.wait()
+        return HostCopy(self._values).read()
+
+
+class HostCopy:
+    """A copy from the device to the host that waits only for the work that was queued before it.
+
+    Args:
+        values: float64 vector on any device.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if values.is_cuda:
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._host = host.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._host = values
+
+    def read(self) -> list[float]:
+        """The values on the host."""
+        if self._event is not None:
+            self._event.synchronize()
+        numbers: list[float] = self._host.tolist()
+        return numbers

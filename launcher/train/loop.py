@@ -1,0 +1,97 @@
+"""The training loop.
+
+    for each window of the plan:
+        set the learning rate of the update
+        for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
+        clip the reduced gradient, step, clear the gradients
+        evaluate, if due
+        log the update before this one, whose numbers have arrived
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import perf_counter
+
+from launcher.plan.planner import Plan
+from launcher.plan.windows import Window
+from launcher.train.accumulator import MicroBatchData
+from launcher.train.engines.sums import LocalSums
+from launcher.train.evaluation import evaluate
+from launcher.train.job import Job
+from launcher.train.measurement import Measurement, begin_sums, peak_memory
+from launcher.train.optimizer import set_learning_rate
+from launcher.train.step_result import StepResult
+
+
+def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], None]) -> bool:
+    """Run the updates of a job.
+
+    Args:
+        job: this rank's job.
+        log: takes each update's result, in order, on every rank; one update late.
+        started: told the number of each update (from 1) before it begins, for failure records.
+
+    Returns:
+        Whether the run went to its end; False if a rank was asked to stop.
+    """
+    data_samples = job.plan.length.data_samples or 1
+    pending: Measurement | None = None
+    stop = False
+    for window, share, waited, since in _timed(job):
+        started(window.update + 1)
+        measurement = _update(job, window, share, waited, since)
+        if evaluation_due(job.plan, window) and job.eval_data is not None:
+            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision)
+        if pending is not None:
+            result, stop = pending.result(data_samples)
+            log(result)
+        pending = measurement
+        if stop:
+            break
+    if pending is not None:
+        log(pending.result(data_samples)[0])
+    return not stop
+
+
+def _update(job: Job, window: Window, share: list[MicroBatchData], waited: float, since: float) -> Measurement:
+    rate = job.plan.learning_rate
+    set_learning_rate(job.optimizer, rate.factor(window.update))
+    loss = job.accumulator.accumulate(window, share)
+    grad_norm = job.engine.clip(job.plan.recipe.train.max_grad_norm)
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
+    return Measurement(
+        window=window,
+        sums=begin_sums(job.engine, loss, job.should_stop()),
+        grad_norm=LocalSums(grad_norm.double().reshape(1)),
+        learning_rate=rate.at(window.update),
+        micro_steps=sum(1 for micro_batch in share if micro_batch.samples),
+        reductions=job.engine.reductions.take(),
+        seconds=perf_counter() - since,
+        data_seconds=waited,
+        peak_bytes=peak_memory(job.engine.device),
+    )
+
+
+def _timed(job: Job) -> Iterator[tuple[Window, list[MicroBatchData], float, float]]:
+    """The windows, with the seconds spent waiting for each and the moment when that wait began."""
+    windows = iter(job.windows)
+    while True:
+        since = perf_counter()
+        try:
+            window, share = next(windows)
+        except StopIteration:
+            return
+        yield window, share, perf_counter() - since, since
+
+
+def evaluation_due(plan: Plan, window: Window) -> bool:
+    """Whether to evaluate after a window: at the end of the run, and as often as the recipe says."""
+    every, length = plan.recipe.eval.every, plan.length
+    update = window.update + 1
+    if update == length.updates:
+        return True
+    if isinstance(every, int):
+        return update % every == 0
+    return every == "epoch" and length.updates_per_epoch is not None and update % length.updates_per_epoch == 0
