@@ -68,13 +68,13 @@ class RequestError(LauncherError):
         )
 
 
-class RunDirectoryHeld(LauncherError):
+class RunDirectoryHeldError(LauncherError):
     """Another launch is writing to the run directory."""
 
     exit_code = ExitCode.RUN_HELD
 
 
-class RunDirectoryUnusable(LauncherError):
+class RunDirectoryUnusableError(LauncherError):
     """The run directory cannot be made, or holds a run already."""
 
     exit_code = ExitCode.REQUEST

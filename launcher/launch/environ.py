@@ -9,9 +9,7 @@ from launcher.plan.topology import Machine
 from launcher.rundir.layout import RunDirectory
 
 
-def launch_environment(
-    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str]
-) -> dict[str, str]:
+def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str]) -> dict[str, str]:
     """The variables that a launch adds to what it inherits.
 
     Args:

@@ -26,9 +26,7 @@ def plan_warnings(
     yield from _no_checkpoints(recipe)
 
 
-def _batchnorm(
-    recipe: Recipe, batch: BatchPlan, tail_samples: int | None, uses: Sequence[str]
-) -> Iterator[str]:
+def _batchnorm(recipe: Recipe, batch: BatchPlan, tail_samples: int | None, uses: Sequence[str]) -> Iterator[str]:
     if not uses:
         return
     where = ", ".join(uses)
@@ -81,4 +79,6 @@ def _follows_world(batch: BatchPlan) -> Iterator[str]:
 
 def _no_checkpoints(recipe: Recipe) -> Iterator[str]:
     if recipe.checkpoint.every is not None:
-        yield "checkpoint.every: this version writes no checkpoints; a run that is stopped starts again from its beginning."
+        yield (
+            "checkpoint.every: this version writes no checkpoints; a run that is stopped begins again from the start."
+        )

@@ -75,7 +75,9 @@ def expectation(node: dict[str, Any]) -> str:
 
 _PATTERNS = {
     r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$": "file.py:Class or package.module:Class",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": (
+        "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
+    ),
 }
 
 

@@ -83,7 +83,9 @@ def _sgd_alone_has_momentum(recipe: Recipe) -> Iterator[Mistake]:
 
 def _sync_batchnorm_needs_a_gpu(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.parallel.sync_batchnorm and recipe.launch.device == "cpu":
-        yield Mistake("parallel.sync_batchnorm", "PyTorch has it on GPUs only", "Set it to false, or launch.device=cuda")
+        yield Mistake(
+            "parallel.sync_batchnorm", "PyTorch has it on GPUs only", "Set it to false, or launch.device=cuda"
+        )
 
 
 def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:

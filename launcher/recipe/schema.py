@@ -54,7 +54,7 @@ class ModelSection(Section):
 
     parameters: Count | None = Field(
         default=None,
-        description="Trainable parameters; lets the plan count the bytes reduced. Checked against the model at the start.",
+        description="Trainable parameters; lets the plan count bytes. Checked against the model at the start.",
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import Mistake, RequestError
-from launcher.recipe.strict_yaml import parse_document, parse_scalar
 from launcher.recipe.keys import takes_text
+from launcher.recipe.strict_yaml import parse_document, parse_scalar
 
 COMMAND_LINE = "command line"
 MAX_EXTENDS = 8
@@ -78,7 +78,7 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> Source:
 def _unreadable(path: Path, error: OSError) -> Mistake:
     name = os.path.normpath(path)
     if path.is_dir():
-        return Mistake("", "this is a folder", f"Name the recipe in it, such as {os.path.join(name, 'recipe.yaml')}", name)
+        return Mistake("", "this is a folder", f"Name the recipe in it, such as {name}/recipe.yaml", name)
     if not isinstance(error, FileNotFoundError):
         return Mistake("", f"cannot be read: {error.strerror}", where=name)
     near = difflib.get_close_matches(path.name, [entry.name for entry in _siblings(path)], 1)
@@ -93,7 +93,9 @@ def _siblings(path: Path) -> list[Path]:
 def _override(text: str, folder: Path) -> Source:
     key, equals, value_text = text.partition("=")
     if not equals or not key or not all(key.split(".")):
-        raise RequestError([Mistake("", f"{text!r} is not key=value", "Write for example batch.global=256", COMMAND_LINE)])
+        raise RequestError(
+            [Mistake("", f"{text!r} is not key=value", "Write for example batch.global=256", COMMAND_LINE)]
+        )
     value: Any = value_text
     if not takes_text(key):
         try:

@@ -113,13 +113,14 @@ def _check_events(text: str, name: str) -> None:
     depth = 0
     try:
         for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 0
             if count > MAX_EVENTS:
                 raise _refuse(name, line, f"more than {MAX_EVENTS:,} values")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise _refuse(name, line, "anchors and aliases are not part of a recipe", "Write the value out")
-            if getattr(event, "tag", None):
-                raise _refuse(name, line, f"the tag {event.tag} is not part of a recipe", "Write a plain value")
+            tag = getattr(event, "tag", None)
+            if tag:
+                raise _refuse(name, line, f"the tag {tag} is not part of a recipe", "Write a plain value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise _refuse(name, line, f"nested more than {MAX_DEPTH} deep")
@@ -142,7 +143,9 @@ def _check_keys(node: yaml.Node, name: str, path: str, lines: dict[str, int]) ->
             raise _refuse(name, line, f"the key {key.value!r} has letters that are not ASCII", "Type it again")
         dotted = f"{path}.{key.value}" if path else key.value
         if dotted in lines:
-            raise _refuse(name, line, f"{dotted} is given twice, first in line {lines[dotted]}", "Delete one of the two")
+            raise _refuse(
+                name, line, f"{dotted} is given twice, first in line {lines[dotted]}", "Delete one of the two"
+            )
         lines[dotted] = line
         _check_keys(value, name, dotted, lines)
 
@@ -150,7 +153,9 @@ def _check_keys(node: yaml.Node, name: str, path: str, lines: dict[str, int]) ->
 def _yaml_mistake(error: yaml.YAMLError, name: str) -> RequestError:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return _refuse(name, mark.line + 1 if mark else None, f"not YAML: {problem}", "Check the indentation and the colons")
+    return _refuse(
+        name, mark.line + 1 if mark else None, f"not YAML: {problem}", "Check the indentation and the colons"
+    )
 
 
 def _refuse(name: str, line: int | None, wrong: str, cure: str = "") -> RequestError:

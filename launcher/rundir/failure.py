@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.rundir.layout import RunDirectory, write_atomically
+
+# Stands in a rank's log above its traceback: the terminal shows what comes before it.
+TRACEBACK_MARK = "--- this rank failed ---"
 
 # What the other ranks raise when one is gone: true, and not the cause.
 _PEER_IS_GONE = (
@@ -96,13 +99,13 @@ class Failures:
         own = [record for record in self.records if not record.peer_is_gone]
         spoke = {record.rank for record in self.records}
         killed = [death for death in self.agent.deaths if death.rank not in spoke and death.exit_code != -15]
-        candidates: Sequence[Sequence[FailureRecord | WorkerDeath]] = (
-            sorted(own, key=lambda record: record.time_ns),
-            sorted(killed, key=lambda death: death.exit_code),
-            sorted(self.records, key=lambda record: record.time_ns),
-            self.agent.deaths,
-        )
-        return next((group[0] for group in candidates if group), None)
+        likely: list[FailureRecord | WorkerDeath] = [*_by_time(own), *killed]
+        echoes: list[FailureRecord | WorkerDeath] = [*_by_time(self.records), *self.agent.deaths]
+        return next(iter([*likely, *echoes]), None)
+
+
+def _by_time(records: Iterable[FailureRecord]) -> list[FailureRecord]:
+    return sorted(records, key=lambda record: record.time_ns)
 
 
 def read_failures(run: RunDirectory) -> Failures:

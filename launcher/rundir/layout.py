@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,11 @@ class RunDirectory:
     """Where everything of one run lies."""
 
     path: Path
+
+    @staticmethod
+    def from_environ(environ: Mapping[str, str]) -> RunDirectory:
+        """The directory that a launch tells its workers in LAUNCHER_RUN_DIR."""
+        return RunDirectory(Path(environ["LAUNCHER_RUN_DIR"]))
 
     @property
     def recipe(self) -> Path:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from launcher.errors import RunDirectoryHeld
+from launcher.errors import RunDirectoryHeldError
 from launcher.rundir.layout import RunDirectory
 
 
@@ -17,7 +17,7 @@ def held(run: RunDirectory) -> Iterator[None]:
     """Hold a run directory while a launch writes to it; the kernel lets go of it if the launch is killed.
 
     Raises:
-        RunDirectoryHeld: another launch holds it; the message names it.
+        RunDirectoryHeldError: another launch holds it; the message names it.
     """
     descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -25,7 +25,7 @@ def held(run: RunDirectory) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another launch"
-            raise RunDirectoryHeld(
+            raise RunDirectoryHeldError(
                 f"{run.path} is held by {holder}. Wait for it, stop it, or choose another --run-id."
             ) from None
         os.ftruncate(descriptor, 0)

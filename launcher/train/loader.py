@@ -117,7 +117,7 @@ class WindowLoader:
         for share in self._shares:
             sizes = [len(indices) for indices in share.indices]
             rows = torch.tensor([index for indices in share.indices for index in indices])
-            columns = [tensor[rows].split(sizes) for tensor in tensors]
+            columns = [torch.split(tensor[rows], sizes) for tensor in tensors]
             yield share, [list(parts) for parts in zip(*columns, strict=True)]
 
     def _loaded_by_workers(self) -> Iterator[tuple[Share, list[Any]]]:

@@ -1,11 +1,11 @@
 """The training loop.
 
-    for each window of the plan:
-        set the learning rate of the update
-        for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
-        clip the reduced gradient, step, clear the gradients
-        evaluate, if due
-        log the update before this one, whose numbers have arrived
+for each window of the plan:
+    set the learning rate of the update
+    for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
+    clip the reduced gradient, step, clear the gradients
+    evaluate, if due
+    log the update before this one, whose numbers have arrived
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from launcher.plan.windows import Window
-from launcher.train.engines.base import Engine, PendingSums, Reductions
-from launcher.train.engines.sums import LocalSums
+from launcher.train.engines.base import Engine, Reductions
+from launcher.train.engines.sums import LocalSums, PendingSums
 from launcher.train.step_result import StepResult
 
 

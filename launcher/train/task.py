@@ -102,7 +102,9 @@ def losses_of(result: Tensor | Loss) -> Iterator[Loss]:
         raise TypeError(f"Task.loss must return a scalar tensor or a Loss, not {type(result).__name__}")
     if loss.value.ndim:
         shape = list(loss.value.shape)
-        raise ValueError(f"Task.loss must return a scalar, not a tensor of shape {shape}: take its mean over the samples")
+        raise ValueError(
+            f"Task.loss must return a scalar, not a tensor of shape {shape}: take its mean over the samples"
+        )
     yield loss
 
 

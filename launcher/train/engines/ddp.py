@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Reductions
+from launcher.train.engines.comm_hook import add_and_count
 from launcher.train.engines.gradients import clip_to_norm
 from launcher.train.engines.sums import PendingSums, ReducedSums
 
@@ -49,7 +50,7 @@ class DdpEngine:
         self.device = device
         self.reductions = Reductions()
         if settings.sync_batchnorm:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         self.bare_module = model
         self._ddp = DistributedDataParallel(
             model,
@@ -61,7 +62,7 @@ class DdpEngine:
         self.module: nn.Module = self._ddp
         # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
         # really happens, which is what the metrics report.
-        self._ddp.register_comm_hook(self.reductions, _add_and_count)
+        self._ddp.register_comm_hook(self.reductions, add_and_count)
 
     def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
         """Forward and backward inside `no_sync`, but at the boundary."""
@@ -89,14 +90,3 @@ class DdpEngine:
         """Give every rank the buffers of rank 0."""
         for buffer in self.bare_module.buffers():
             dist.broadcast(buffer, src=0)
-
-
-def _add_and_count(reductions: Reductions, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    gradients = bucket.buffer()
-    reductions.calls += 1
-    reductions.bytes += gradients.nbytes
-    work = dist.all_reduce(gradients, async_op=True)
-    if work is None:
-        raise RuntimeError("this rank is not part of the process group")
-    future: torch.futures.Future[Tensor] = work.get_future().then(lambda reduced: reduced.value()[0])
-    return future

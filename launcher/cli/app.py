@@ -1,0 +1,49 @@
+"""The command line: which commands there are, and how their errors are shown."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from launcher.cli import plan, report, run, schema
+from launcher.errors import ExitCode, LauncherError
+
+app = typer.Typer(
+    name="launcher",
+    help="Say the batch you mean: exact gradient accumulation over DDP, from one recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("plan")(plan.plan)
+app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("schema")(schema.schema)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence for each, and an exit code."""
+    try:
+        app(args=repeat_option("--world", sys.argv[1:]))
+    except LauncherError as error:
+        print(f"launcher: {error}" if "\n" not in str(error) else f"launcher:\n{error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stderr.close()
+        sys.exit(ExitCode.DONE)
+
+
+def repeat_option(option: str, args: list[str]) -> list[str]:
+    """`--world 1 2` as `--world 1 --world 2`, since an option takes one value; what is no number ends the list."""
+    repeated: list[str] = []
+    numbers_follow = False
+    for arg in args:
+        numbers_follow = arg == option or (numbers_follow and arg.isdigit())
+        if numbers_follow and arg != option and repeated[-1] != option:
+            repeated.append(option)
+        repeated.append(arg)
+    return repeated

@@ -1,0 +1,36 @@
+"""`launcher plan`: the batch arithmetic of a recipe, to be checked by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from launcher.cli.arguments import OverridesArgument, RecipeArgument
+
+
+def plan(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    world: Annotated[
+        list[int] | None,
+        typer.Option("--world", metavar="N ...", min=1, help="Compare these numbers of ranks.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show what a recipe comes to: who takes which samples, learning rate, updates, bytes, and the command."""
+    import json
+
+    from launcher.cli.plan_json import plan_as_json
+    from launcher.cli.plan_text import print_plan
+    from launcher.cli.preview import preview
+    from launcher.cli.request import read_request
+    from launcher.plan.worlds import compare_worlds
+
+    request = read_request(recipe, overrides or [])
+    rows = compare_worlds(request.plan.recipe, world or [])
+    spec = preview(request)
+    if as_json:
+        typer.echo(json.dumps(plan_as_json(request.plan, rows, spec), indent=2))
+    else:
+        print_plan(request.plan, rows, spec)

@@ -1,0 +1,43 @@
+"""A plan as JSON, for scripts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from launcher.launch.spec import LaunchSpec
+from launcher.plan.planner import Plan
+from launcher.plan.worlds import WorldRow
+
+
+def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> dict[str, Any]:
+    """The numbers of a plan that scripts ask for; numbers that depend on data of unknown length are null.
+
+    Args:
+        plan: the plan.
+        worlds: the same recipe on other numbers of ranks.
+        spec: the launch.
+    """
+    return {
+        "name": plan.recipe.name,
+        "batch": {
+            "global": plan.batch.global_,
+            "micro": plan.batch.micro,
+            "accumulation": plan.batch.accumulation,
+            "world_size": plan.batch.world_size,
+            "micro_steps": list(plan.batch.micro_steps),
+            "efficiency": plan.batch.efficiency,
+        },
+        "data_samples": plan.length.data_samples,
+        "updates": plan.length.updates,
+        "updates_per_epoch": plan.length.updates_per_epoch,
+        "tail_samples": plan.length.tail_samples,
+        "learning_rate": plan.learning_rate.peak,
+        "warmup_updates": plan.learning_rate.warmup_updates,
+        "reduction": plan.reduction.model_dump() if plan.reduction else None,
+        "worlds": [asdict(row) for row in worlds],
+        "warnings": list(plan.warnings),
+        "command": shlex.join(spec.argv),
+    }

@@ -1,0 +1,165 @@
+"""A plan as a derivation that a reader can check by hand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from launcher.cli.numbers import of_bytes
+from launcher.launch.spec import LaunchSpec
+from launcher.plan.planner import Plan
+from launcher.plan.worlds import WorldRow
+
+Line = tuple[str, str, str]  # what it is, its value, where the value comes from
+
+
+def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> None:
+    """Print a plan to the terminal.
+
+    Args:
+        plan: the plan.
+        worlds: the same recipe on other numbers of ranks.
+        spec: the launch.
+    """
+    console = Console(highlight=False)
+    topology = plan.topology
+    console.print(
+        f"[bold]{plan.recipe.name}[/bold]: {_count(topology.world_size, 'rank')} on {topology.device} "
+        f"({_count(topology.nodes, 'machine')} × {topology.nproc_per_node}), by {plan.recipe.launch.method}"
+    )
+    sections = [
+        ("Batch", batch_lines(plan)),
+        ("Length", length_lines(plan)),
+        ("Learning rate", rate_lines(plan)),
+        ("Gradients", gradient_lines(plan)),
+    ]
+    for title, lines in sections:
+        console.print(f"\n[bold]{title}[/bold]")
+        console.print(_grid(list(lines)))
+    if worlds:
+        console.print("\n[bold]On other numbers of ranks[/bold]")
+        console.print(_worlds(worlds))
+    for warning in plan.warnings:
+        console.print(Text(f"\nwarning: {warning}", style="yellow"))
+    console.print("\n[bold]Command[/bold]")
+    console.print(Text(shlex.join(spec.argv)), soft_wrap=True)
+
+
+def batch_lines(plan: Plan) -> Iterator[Line]:
+    """From samples per update to micro-steps of each rank."""
+    batch, section = plan.batch, plan.recipe.batch
+    ranks = _count(batch.world_size, "rank")
+    derived = f"{batch.micro} × {batch.accumulation} × {ranks}"
+    yield "global batch", f"{batch.global_:,}", "batch.global" if section.global_ else f"= {derived}"
+    if section.micro is None:
+        source = f"= {batch.global_} / ({batch.accumulation} × {ranks}), rounded up"
+    elif section.micro > batch.micro:
+        source = f"batch.micro {section.micro}, but the window has no more"
+    else:
+        source = "batch.micro"
+    yield "micro-batch", f"{batch.micro:,}", source
+    count = sum(batch.micro_steps)
+    last = f", the last of {batch.smallest_micro_batch}" if batch.smallest_micro_batch != batch.micro else ""
+    rounded = ", rounded up" if last else ""
+    yield "micro-batches", f"{count:,}", f"= {batch.global_} / {batch.micro}{rounded}{last}"
+    yield "micro-steps", _steps(batch.micro_steps), f"per rank = {count} / {ranks}"
+    yield "check", f"{batch.global_:,}", _check(plan)
+
+
+def _check(plan: Plan) -> str:
+    """The samples of all micro-batches, added up again."""
+    batch = plan.batch
+    count = sum(batch.micro_steps)
+    if batch.smallest_micro_batch == batch.micro:
+        return f"= {count} × {batch.micro} samples"
+    return f"= {count - 1} × {batch.micro} + {batch.smallest_micro_batch} samples"
+
+
+def length_lines(plan: Plan) -> Iterator[Line]:
+    """From samples per epoch to updates of the run."""
+    length, train = plan.length, plan.recipe.train
+    if length.data_samples is None:
+        yield "samples", "?", "per epoch: known when the data is opened, or give data.samples"
+    else:
+        full = length.data_samples // plan.batch.global_
+        tail = ""
+        if length.tail_samples:
+            kept = "kept" if plan.recipe.batch.tail == "keep" else "dropped"
+            tail = f" and a tail of {length.tail_samples}, {kept}"
+        yield "samples", f"{length.data_samples:,}", "per epoch: data.samples"
+        yield "windows", f"{length.updates_per_epoch:,}", f"per epoch = {full} of {plan.batch.global_}{tail}"
+    if length.updates is None:
+        yield "updates", "?", "" if train.epochs is None else f"= windows × {train.epochs} epochs"
+    elif train.epochs is not None:
+        yield "updates", f"{length.updates:,}", f"= {length.updates_per_epoch} × {train.epochs} epochs"
+    elif train.samples is not None:
+        yield "updates", f"{length.updates:,}", f"for at least {train.samples:,} samples"
+    else:
+        yield "updates", f"{length.updates:,}", "train.updates"
+
+
+def rate_lines(plan: Plan) -> Iterator[Line]:
+    """The peak, and where the schedule takes it."""
+    rate, scaling = plan.learning_rate, plan.recipe.lr_scaling
+    source = "optimizer.lr"
+    if scaling.rule != "none":
+        ratio = f"{plan.batch.global_}/{scaling.reference_batch}"
+        source = f"= {rate.base:g} × {ratio if scaling.rule == 'linear' else f'√({ratio})'} ({scaling.rule})"
+    yield "peak", f"{rate.peak:.4g}", source
+    if plan.recipe.schedule.warmup:
+        updates = f"{rate.warmup_updates:,}" if rate.updates is not None else "?"
+        yield "warm-up", updates, "updates, linear"
+    if rate.shape != "constant":
+        yield "end", f"{rate.peak * rate.final:.4g}", f"{rate.shape}"
+
+
+def gradient_lines(plan: Plan) -> Iterator[Line]:
+    """What crosses the network for each update."""
+    reduction = plan.reduction
+    if plan.topology.world_size == 1:
+        yield "reduced", "0 B", "one rank has nobody to reduce with"
+    elif reduction is None:
+        yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
+        yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+    else:
+        yield "reduced", of_bytes(reduction.bytes_per_update), f"per update = {reduction.parameters:,} parameters × 4 B"
+        without = of_bytes(reduction.bytes_without_no_sync)
+        yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+
+
+def _steps(steps: Sequence[int]) -> str:
+    fewest, most = min(steps), max(steps)
+    return str(most) if fewest == most else f"{fewest} or {most}"
+
+
+def _grid(lines: Sequence[Line]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=16)
+    grid.add_column(justify="right", min_width=8)
+    grid.add_column(style="dim")
+    for label, value, source in lines:
+        grid.add_row(f"  {label}", value, source)
+    return grid
+
+
+def _worlds(rows: Sequence[WorldRow]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="")
+    for header in ("  ranks", "global batch", "micro-steps", "at work", "peak rate"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        if row.refusal:
+            table.add_row(f"{row.world_size:,}", "-", "-", "-", row.refusal)
+            continue
+        steps = _steps((row.fewest_steps, row.most_steps))
+        table.add_row(
+            f"{row.world_size:,}", f"{row.global_batch:,}", steps, f"{row.efficiency:.1%}", f"{row.peak_rate:.4g}"
+        )
+    return table
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

@@ -1,0 +1,19 @@
+"""The launch that a run would be given, without making its directory."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from launcher.cli.request import Request
+from launcher.launch.build import build_launch
+from launcher.launch.spec import LaunchSpec
+from launcher.rundir.layout import RunDirectory
+from launcher.runners.new_run import fresh_id
+
+
+def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec:
+    """The launch of a request in a directory that is not there yet."""
+    name = run_id or fresh_id(request.plan.recipe.name, datetime.now())
+    return build_launch(request.plan, RunDirectory((runs / name).absolute()), request.machine, os.environ)

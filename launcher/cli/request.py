@@ -1,0 +1,38 @@
+"""What every command on a recipe begins with: the recipe, the machine, the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import RequestError
+from launcher.plan.planner import Plan, make_plan
+from launcher.plan.topology import Machine, choose_topology, this_machine
+from launcher.recipe.load import LoadedRecipe, load_recipe
+from launcher.recipe.task_code import batchnorm_uses
+
+
+@dataclass(frozen=True)
+class Request:
+    """A recipe that can run, with its plan for this machine."""
+
+    loaded: LoadedRecipe
+    machine: Machine
+    plan: Plan
+
+
+def read_request(path: Path, overrides: Sequence[str]) -> Request:
+    """Load a recipe and plan it for this machine.
+
+    Raises:
+        RequestError: with every mistake, each with its place in the recipe.
+    """
+    loaded = load_recipe(path, overrides)
+    machine = this_machine()
+    try:
+        topology = choose_topology(loaded.recipe.launch, machine)
+        plan = make_plan(loaded.recipe, topology, batchnorm_uses(loaded.recipe))
+    except RequestError as error:
+        raise error.located({"": str(path), **loaded.marks}) from None
+    return Request(loaded, machine, plan)

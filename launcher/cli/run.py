@@ -1,0 +1,33 @@
+"""`launcher run`: run a recipe on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.cli.arguments import OverridesArgument, RecipeArgument
+
+
+def run(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be executed, and do nothing.")] = False,
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs.")] = Path("runs"),
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", metavar="ID", help="Name of the run's folder; default: name and time."),
+    ] = None,
+) -> None:
+    """Run a recipe on this machine."""
+    from launcher.cli.preview import preview
+    from launcher.cli.request import read_request
+
+    request = read_request(recipe, overrides or [])
+    if dry_run:
+        typer.echo(preview(request, runs, run_id).as_shell())
+        return
+    from launcher.cli.run_here import run_here
+
+    raise typer.Exit(run_here(request, runs, run_id))

@@ -1,0 +1,99 @@
+"""A run on this machine from its first line to its last, as the user sees it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from launcher.cli.display import Display, bar_display, line_display
+from launcher.cli.numbers import of_seconds
+from launcher.cli.request import Request
+from launcher.errors import ExitCode
+from launcher.launch.build import build_launch
+from launcher.plan.planner import Plan
+from launcher.report.write import write_report
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lock import held
+from launcher.runners.local import LocalRunner
+from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
+from launcher.runners.outcome import Outcome
+from launcher.runners.supervise import supervise
+
+
+def run_here(request: Request, runs: Path, run_id: str | None) -> int:
+    """Run a request in a directory of its own; the exit code.
+
+    Args:
+        request: the recipe with its plan.
+        runs: the folder of all runs.
+        run_id: name of the run's folder, or None for a fresh one.
+
+    Raises:
+        RunDirectoryHeldError: another launch writes there.
+        RunDirectoryUnusableError: the directory cannot be made, or holds a run already.
+    """
+    plan = request.plan
+    name = run_id or fresh_id(plan.recipe.name, datetime.now())
+    run = create_run_directory(runs, name, fresh=run_id is None)
+    with held(run):
+        refuse_used(run)
+        console = Console(highlight=False, soft_wrap=True)
+        _announce(console, plan, run)
+        spec = build_launch(plan, run, request.machine, os.environ)
+        display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
+        with display:
+            outcome = supervise(LocalRunner().start(spec, run), run, display)
+        report = write_report(run)
+        _conclude(console, plan, run, outcome, display, report)
+    return outcome.exit_code
+
+
+def _announce(console: Console, plan: Plan, run: RunDirectory) -> None:
+    ranks = plan.topology.world_size
+    console.print(
+        f"{plan.recipe.name}: {ranks} rank{'s' if ranks > 1 else ''} on {plan.topology.device}, "
+        f"effective global batch {effective_batch(plan)}"
+    )
+    for warning in plan.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    console.print(f"run: {shown_path(run.path)}")
+
+
+def effective_batch(plan: Plan) -> str:
+    """The global batch and what it is made of."""
+    batch = plan.batch
+    fewest, most = min(batch.micro_steps), batch.accumulation
+    steps = str(most) if fewest == most else f"{fewest} or {most}"
+    exactly = batch.micro * sum(batch.micro_steps) == batch.global_
+    of = "of" if exactly else "of up to"
+    return f"{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
+
+
+def _conclude(
+    console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display, report: Path
+) -> None:
+    status = outcome.status
+    if outcome.cause:
+        sys.stdout.flush()
+        print(f"launcher: {outcome.cause}", file=sys.stderr)
+    took = f"{status.update:,} updates, {status.samples_seen:,} samples in {of_seconds(display.seconds)}"
+    console.print(f"{status.state}: {took}" if status.update else status.state)
+    if status.exit_code == ExitCode.DONE and status.update:
+        console.print(f"effective global batch: {effective_batch(plan)}")
+        for metric, value in display.last_evaluation.items():
+            console.print(f"{metric}: {value:.4f}")
+    console.print(f"run: {shown_path(run.path)}")
+    console.print(f"report: {shown_path(report)}")
+
+
+def shown_path(path: Path) -> str:
+    """A path as short as it can be: from here where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,70 @@
+"""Runs a launch on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+from launcher.launch.spec import LaunchSpec
+from launcher.linux import adopt_orphans, end_descendants, end_with_parent
+from launcher.rundir.layout import RunDirectory
+
+PATIENCE = 10.0  # seconds that helpers of a rank (W&B's uploader) get to end by themselves once it is gone
+
+
+class LocalRunner:
+    """Starts the agent (torchrun, accelerate) as a child of this process."""
+
+    def start(self, spec: LaunchSpec, run: RunDirectory) -> LocalHandle:
+        """Write the files of the launch and start it; its own output goes to logs/agent.log."""
+        for path, text in spec.files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        run.logs.mkdir(exist_ok=True)
+        adopt_orphans()
+        with run.agent_log.open("a") as log:
+            process = subprocess.Popen(
+                spec.argv,
+                env={**os.environ, **spec.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+                preexec_fn=end_with_parent,  # one thread here, and one system call there
+            )
+        return LocalHandle(process)
+
+
+class LocalHandle:
+    """An agent and its workers on this machine.
+
+    Args:
+        process: the agent, the leader of its own session.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for the agent; its exit code, or None while it runs."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, signal_number: int) -> None:
+        """Signal the agent, which signals its workers."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal_number)
+
+    def kill(self) -> None:
+        """Kill the agent; the kernel kills its workers with it."""
+        self.stop(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill what still runs, and wait until nothing of the run is left."""
+        if self._process.poll() is None:
+            self.kill()
+            self._process.wait()
+        end_descendants(PATIENCE)

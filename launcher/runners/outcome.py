@@ -1,0 +1,82 @@
+"""How a run ended, and why, in one paragraph."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from launcher.errors import ExitCode
+from launcher.rundir.failure import FailureRecord, WorkerDeath, read_failures
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.status import FailureStatus, RunStatus
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run.
+
+    Attributes:
+        status: what status.json says.
+        cause: the root cause in one paragraph; empty when nothing failed.
+    """
+
+    status: RunStatus
+    cause: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command."""
+        return ExitCode.WORKER if self.status.exit_code is None else self.status.exit_code
+
+
+def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, samples_seen: int) -> Outcome:
+    """Work out how a run ended.
+
+    Args:
+        agent_code: exit code of the agent, negative for a signal.
+        stopped: whether a signal had asked the run to stop.
+        run: its directory, with what the workers and the agent recorded.
+        update: the last update that was logged.
+        samples_seen: samples consumed by then.
+    """
+    if stopped:
+        return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
+    if agent_code == 0:
+        return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
+    cause = read_failures(run).first()
+    if isinstance(cause, FailureRecord) and cause.exception == "RequestError":
+        failure = FailureStatus(cause.rank, cause.exception, str(run.rank_log(cause.rank)))
+        return Outcome(RunStatus("failed", update, samples_seen, ExitCode.REQUEST, failure), cause.message)
+    if cause is None:
+        failure = FailureStatus(-1, f"the agent ended with {_ended(agent_code)}", str(run.agent_log))
+        text = f"No rank failed, but torchrun or accelerate {_ended(agent_code)}. Its log: {run.agent_log}"
+    else:
+        failure = FailureStatus(cause.rank, _exception(cause), str(run.rank_log(cause.rank)))
+        text = _paragraph(cause, run)
+    return Outcome(RunStatus("failed", update, samples_seen, ExitCode.WORKER, failure), text)
+
+
+def _paragraph(cause: FailureRecord | WorkerDeath, run: RunDirectory) -> str:
+    when = " before its first update"
+    if isinstance(cause, WorkerDeath):
+        when = ""
+    elif cause.update:
+        when = f" in update {cause.update}"
+    others = " The other ranks stopped because of it." if len(list(run.logs.glob("rank_*.log"))) > 1 else ""
+    happened = f"failed{when}: {_exception(cause)}" if isinstance(cause, FailureRecord) else _exception(cause)
+    return f"Rank {cause.rank} {happened}.{others} Its log: {run.rank_log(cause.rank)}"
+
+
+def _exception(cause: FailureRecord | WorkerDeath) -> str:
+    if isinstance(cause, FailureRecord):
+        first_line = cause.message.strip().splitlines()[0]
+        return f"{cause.exception}: {first_line}".rstrip(".")
+    return _ended(cause.exit_code)
+
+
+def _ended(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = "; SIGKILL often means that the machine ran out of memory" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"

@@ -1,0 +1,132 @@
+"""Watches a run to its end: signals passed on, progress told, the outcome worked out."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.status import RunStatus
+from launcher.runners.base import RunHandle
+from launcher.runners.follow import LineFollower, RowFollower
+from launcher.runners.outcome import Outcome, outcome_of
+from launcher.rundir.failure import TRACEBACK_MARK
+
+GRACE = 30.0  # seconds from a signal to the end of the update; then the run is killed
+_TICK = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Observer(Protocol):
+    """Is told what happens while a run is watched."""
+
+    def row(self, row: Mapping[str, float | None]) -> None:
+        """An update was made; its metrics."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Rank 0 printed a line."""
+        ...
+
+    def tick(self) -> None:
+        """A moment has passed."""
+        ...
+
+    def stopping(self, signal_name: str) -> None:
+        """A signal has come and the run was asked to stop."""
+        ...
+
+
+class _Signals:
+    """Signals that have come while a run is watched."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+
+def supervise(handle: RunHandle, run: RunDirectory, observer: Observer) -> Outcome:
+    """Watch a run until it has ended and nothing of it is left.
+
+    The first signal is passed on and the run ends after its update; a second one, or `GRACE` seconds, ends it now.
+
+    Args:
+        handle: the run, started.
+        run: its directory, where its metrics and the log of rank 0 are followed.
+        observer: is told what happens.
+
+    Returns:
+        How the run ended; `status.json` says it too.
+    """
+    progress = _Progress(run, observer)
+    with _listening() as signals:
+        try:
+            code = _wait(handle, signals, progress, observer)
+        finally:
+            handle.close()
+    progress.follow()
+    outcome = outcome_of(code, bool(signals.received), run, progress.update, progress.samples_seen)
+    outcome.status.write(run)
+    return outcome
+
+
+def _wait(handle: RunHandle, signals: _Signals, progress: _Progress, observer: Observer) -> int:
+    passed_on = 0
+    deadline = float("inf")
+    while (code := handle.wait(_TICK)) is None:
+        progress.follow()
+        observer.tick()
+        if len(signals.received) > passed_on and not passed_on:
+            passed_on = len(signals.received)
+            deadline = time.monotonic() + GRACE
+            handle.stop(signals.received[0])
+            observer.stopping(signal.Signals(signals.received[0]).name)
+        elif len(signals.received) > passed_on or time.monotonic() > deadline:
+            handle.kill()
+    return code
+
+
+class _Progress:
+    """How far a run is, read from its files."""
+
+    def __init__(self, run: RunDirectory, observer: Observer) -> None:
+        self._run = run
+        self._observer = observer
+        self._rows = RowFollower(run.metrics)
+        self._lines = LineFollower(run.rank_log(0))
+        self._failed = False
+        self._written = 0.0
+        self.update = 0
+        self.samples_seen = 0
+        RunStatus("running").write(run)
+
+    def follow(self) -> None:
+        """Tell what is new; renew `status.json` about once a second."""
+        for line in self._lines.new():
+            self._failed = self._failed or line == TRACEBACK_MARK
+            if not self._failed:
+                self._observer.line(line)
+        for row in self._rows.new():
+            self.update = int(row["train/global_step"] or 0)
+            self.samples_seen = int(row["train/samples_seen"] or 0)
+            self._observer.row(row)
+        if time.monotonic() - self._written > 1.0:
+            self._written = time.monotonic()
+            RunStatus("running", self.update, self.samples_seen).write(self._run)
+
+
+@contextmanager
+def _listening() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = {number: signal.signal(number, signals) for number in _SIGNALS}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

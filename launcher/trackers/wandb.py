@@ -1,0 +1,2 @@
+def make_wandb_tracker(plan, run_dir, say):
+    return None

@@ -1,0 +1,79 @@
+"""torchrun and accelerate, run in this process so that what they know when they end is not lost.
+
+Both exit with 1 whatever happened. This program starts them as their own commands would, leaves a record of which
+worker died how, and exits with a code that says it: 128 + the signal that stopped it, or the first worker's own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from launcher.rundir.failure import AgentRecord, WorkerDeath
+from launcher.rundir.layout import RunDirectory
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `torchrun ...` or `accelerate launch ...`.
+
+    Args:
+        arguments: the command, its name first.
+
+    Returns:
+        The exit code.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # accelerate with one process has no handler of its own, and would die before its worker has ended.
+        signal.signal(number, _let_the_worker_end)
+    start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]
+    code, record = _outcome(lambda: start(arguments))
+    record.write(RunDirectory.from_environ(os.environ))
+    return code
+
+
+def _outcome(start: Callable[[], None]) -> tuple[int, AgentRecord]:
+    try:
+        start()
+    except SignalException as stopped:
+        return 128 + stopped.sigval, AgentRecord(signal=int(stopped.sigval))
+    except ChildFailedError as failed:
+        deaths = [WorkerDeath(rank, failure.exitcode) for rank, failure in sorted(failed.failures.items())]
+        return _shell_code(deaths[0].exit_code), AgentRecord(tuple(deaths))
+    except subprocess.CalledProcessError as failed:
+        return _shell_code(failed.returncode), AgentRecord((WorkerDeath(0, failed.returncode),))
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        return code, AgentRecord()
+    return 0, AgentRecord()
+
+
+def _torchrun(arguments: Sequence[str]) -> None:
+    from torch.distributed import run
+
+    run.run(run.parse_args(arguments[1:]))  # type: ignore[no-untyped-call]  # torch leaves both untyped
+
+
+def _accelerate(arguments: Sequence[str]) -> None:
+    from accelerate.commands.accelerate_cli import main as accelerate_main
+
+    sys.argv = list(arguments)
+    accelerate_main()
+
+
+def _let_the_worker_end(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the signal was sent to the worker too, whose end is waited for."""
+
+
+def _shell_code(exit_code: int) -> int:
+    return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

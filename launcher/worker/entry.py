@@ -1,0 +1,88 @@
+"""The main program of every rank, started by torchrun or accelerate."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+
+from launcher.linux import end_with_parent
+from launcher.plan.planner import Plan
+from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
+from launcher.rundir.layout import RunDirectory
+from launcher.worker.dist_env import DistEnv
+from launcher.worker.process import log_to
+
+
+class Worker:
+    """One rank of a run.
+
+    Args:
+        run: the directory of the run.
+        env: this worker's place.
+    """
+
+    def __init__(self, run: RunDirectory, env: DistEnv) -> None:
+        self._run = run
+        self._env = env
+        self._update = 0
+
+    def work(self) -> int:
+        """Train, or run the user's script; the exit code.
+
+        A failure is recorded before anything is torn down: what the other ranks then raise comes later.
+        """
+        try:
+            plan = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
+            self._env.check(plan.topology)
+            if plan.recipe.script is not None:
+                from launcher.worker.components import run_script
+
+                run_script(plan.recipe.script)
+            else:
+                from launcher.worker.training import run_training  # imports torch: after the log is open
+
+                run_training(plan, self._run, self._env, self._started)
+        except SystemExit as leaving:
+            if leaving.code in (None, 0):
+                return 0
+            self._record(leaving)
+            return leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException as error:
+            self._record(error)
+            return 1
+        return 0
+
+    def _started(self, update: int) -> None:
+        self._update = update
+
+    def _record(self, error: BaseException) -> None:
+        record = FailureRecord(
+            self._env.rank, time.time_ns(), type(error).__name__, str(error) or "no message", self._update
+        )
+        print(TRACEBACK_MARK, file=sys.stderr)
+        traceback.print_exc()
+        try:
+            record.write(self._run)
+        except OSError as full:  # the disk itself may be the failure; the traceback is in the log if it had room
+            print(f"the failure could not be recorded: {full}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run this rank, and end the process at once with its exit code.
+
+    Ending at once matters after a failure: threads and process groups would wait for ranks that are gone.
+    """
+    end_with_parent()
+    run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
+    log_to(run.rank_log(env.rank))
+    code = Worker(run, env).work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

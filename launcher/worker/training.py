@@ -1,0 +1,89 @@
+"""A task's training in one rank: from the plan to the last update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+
+from launcher.plan.planner import Plan, with_facts
+from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.trackers.base import Composite, Tracker
+from launcher.trackers.jsonl import JsonlTracker
+from launcher.trackers.wandb import make_wandb_tracker
+from launcher.train.engines.ddp import process_group
+from launcher.train.job import Materials, build_job, build_materials
+from launcher.train.loop import train
+from launcher.train.step_result import StepResult
+from launcher.worker.components import load_task
+from launcher.worker.dist_env import DistEnv
+from launcher.worker.process import StopFlag
+
+
+def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[[int], None]) -> None:
+    """Train this rank's share of the plan's task.
+
+    Args:
+        plan: the plan of the run.
+        run: its directory.
+        env: this worker's place.
+        started: told the number of each update before it begins.
+
+    Raises:
+        RequestError: the recipe says of the data or the model what is not so.
+    """
+    if plan.recipe.task is None:
+        raise ValueError("the recipe has no task")
+    stop = StopFlag()
+    stop.listen()
+    device = _device(plan, env)
+    materials = build_materials(load_task(plan.recipe.task), plan.recipe.train.seed)
+    plan = with_facts(plan, samples=len(materials.train_data), parameters=materials.parameters)
+    if env.rank == 0:
+        write_atomically(run.plan, plan.to_json() + "\n")
+        _say_what_was_found(plan, materials)
+    group = process_group(device, plan.recipe.parallel.timeout) if env.world_size > 1 else nullcontext()
+    with group:
+        trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
+        job = build_job(plan, materials, env.rank, device, stop.is_set)
+
+        def log(result: StepResult) -> None:
+            if env.rank == 0:
+                trackers.log(result.row())
+
+        finished = False
+        try:
+            finished = train(job, log, started)
+        finally:
+            trackers.finish(finished)
+
+
+def _device(plan: Plan, env: DistEnv) -> torch.device:
+    if plan.topology.device == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", env.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _trackers(plan: Plan, run: RunDirectory) -> Composite:
+    trackers: list[Tracker] = [JsonlTracker(run.metrics)]
+    wandb = make_wandb_tracker(plan, run.path, print)
+    if wandb is not None:
+        trackers.append(wandb)
+    return Composite(trackers)
+
+
+def _say_what_was_found(plan: Plan, materials: Materials) -> None:
+    print(f"data: {plan.length.data_samples:,} samples; model: {materials.parameters:,} trainable parameters")
+    batchnorm = [name for name, layer in materials.model.named_modules() if _sees_the_micro_batch(layer)]
+    if batchnorm and not plan.recipe.parallel.sync_batchnorm:
+        print(
+            f"warning: {', '.join(batchnorm)} take statistics from one micro-batch, so accumulation does not equal "
+            "one big batch"
+        )
+
+
+def _sees_the_micro_batch(layer: torch.nn.Module) -> bool:
+    return isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
