@@ -1,0 +1,60 @@
+"""Real processes for tests: started, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def clean_environment(**changes: str) -> dict[str, str]:
+    """This environment without what could change a run: W&B settings, ranks of an outer job, thread counts."""
+    outer = ("WANDB_", "LAUNCHER_", "ACCELERATE_", "TORCHELASTIC_", "PET_")
+    single = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(outer) and key not in single}
+    return {**kept, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", **changes}
+
+
+def torchrun(module: str, *arguments: str, ranks: int, timeout: float = 240) -> None:
+    """Run a module on so many ranks; all of them have ended when this returns."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    done = subprocess.run(
+        [*command, "-m", module, *arguments],
+        env=clean_environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def launcher(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run the `launcher` command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "launcher", *arguments],
+        env=clean_environment(**(env or {})),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def processes_with(text: str) -> Iterator[int]:
+    """Process ids whose command line or environment holds a text, such as the path of a run."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            found = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if text.encode() in found and int(entry.name) != os.getpid():
+            yield int(entry.name)
