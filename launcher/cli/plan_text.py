@@ -12,8 +12,11 @@ from rich.text import Text
 from launcher.cli.numbers import of_bytes
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.planner import Plan
+from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
 
+MOST_ROWS = 8
+MOST_BOXES = 32
 Line = tuple[str, str, str]  # what it is, its value, where the value comes from
 
 
@@ -33,19 +36,21 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> None
     )
     sections = [
         ("Batch", batch_lines(plan)),
+        ("Window (■ reduces gradients, □ does not)", window_lines(plan)),
         ("Length", length_lines(plan)),
         ("Learning rate", rate_lines(plan)),
         ("Gradients", gradient_lines(plan)),
     ]
     for title, lines in sections:
-        console.print(f"\n[bold]{title}[/bold]")
-        console.print(_grid(list(lines)))
+        if shown := list(lines):
+            console.print(f"\n[bold]{title}[/bold]")
+            console.print(_grid(shown))
     if worlds:
         console.print("\n[bold]On other numbers of ranks[/bold]")
         console.print(_worlds(worlds))
     for warning in plan.warnings:
         console.print(Text(f"\nwarning: {warning}", style="yellow"))
-    console.print("\n[bold]Command[/bold]")
+    console.print("\n[bold]Command[/bold] (with its environment and files: launcher run ... --dry-run)")
     console.print(Text(shlex.join(spec.argv)), soft_wrap=True)
 
 
@@ -77,6 +82,18 @@ def _check(plan: Plan) -> str:
     if batch.smallest_micro_batch == batch.micro:
         return f"= {count} × {batch.micro} samples"
     return f"= {count - 1} × {batch.micro} + {batch.smallest_micro_batch} samples"
+
+
+def window_lines(plan: Plan) -> Iterator[Line]:
+    """A full window as a picture: a row for each rank, a box for each of its micro-steps; none if it is too large."""
+    batch = plan.batch
+    if batch.world_size > MOST_ROWS or batch.accumulation > MOST_BOXES:
+        return
+    window = Window(0, 0, 0, batch.global_, batch.micro, batch.world_size, batch.global_)
+    for rank in range(batch.world_size):
+        samples = sum(part.samples for part in window.micro_batches(rank))
+        boxes = "□" * (max(1, batch.micro_steps[rank]) - 1) + "■"
+        yield f"rank {rank}", f"{samples:,}", boxes.rjust(batch.accumulation)
 
 
 def length_lines(plan: Plan) -> Iterator[Line]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-import yaml
-
 from launcher.launch.accelerate import accelerate_arguments, accelerate_config
 from launcher.launch.environ import launch_environment
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import torchrun_arguments
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
+from launcher.recipe.dump import recipe_to_yaml
 from launcher.rundir.layout import RunDirectory
 
 AGENT_MODULE = "launcher.worker.agent"
@@ -34,7 +33,7 @@ def build_launch(
         inherited: the environment that the launch will be added to.
         python: the interpreter to start.
     """
-    files = {run.recipe: resolved_recipe(plan), run.plan: plan.to_json() + "\n"}
+    files = {run.recipe: recipe_to_yaml(plan.recipe), run.plan: plan.to_json() + "\n"}
     if plan.recipe.launch.method == "accelerate":
         arguments = accelerate_arguments(run)
         files[run.accelerate_config] = accelerate_config(plan)
@@ -45,10 +44,3 @@ def build_launch(
         env=launch_environment(plan, run, machine, inherited),
         files=files,
     )
-
-
-def resolved_recipe(plan: Plan) -> str:
-    """The plan's recipe as a file that can be run again from anywhere."""
-    data = plan.recipe.model_dump(by_alias=True, mode="json")
-    lean = {key: value for key, value in data.items() if value is not None}
-    return yaml.safe_dump(lean, sort_keys=False, allow_unicode=True, default_flow_style=None)

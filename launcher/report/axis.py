@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Beyond these, sums and powers leave the range of a float; nothing that is worth a picture is there.
-LARGEST = 1e300
-SMALLEST = 1e-300
-
-_MARKS = 5
+_SMALLEST = 1e-300  # that is told from zero: below it powers of ten run out
+_MARKS = 5  # of values, about
+_MARKS_ACROSS = 6  # of updates, at most: a number needs its width
 
 
 @dataclass(frozen=True)
@@ -36,36 +34,31 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def value_axis(values: Iterable[float], *, from_zero: bool, may_be_log: bool) -> Axis:
-    """The axis for measured values.
+def value_axis(values: Iterable[float], *, from_zero: bool) -> Axis:
+    """The axis for measured values: logarithmic where they are positive and span more than two decades.
 
     Args:
         values: what is to be seen; may be empty.
-        from_zero: zero must be on it, as where a length or an area is compared.
-        may_be_log: take logarithms where all values are positive and span more than two decades.
+        from_zero: zero must be on it, as where lengths are compared; it is never logarithmic then.
     """
     seen = sorted(values) or [0.0, 1.0]
     low, high = seen[0], seen[-1]
-    if may_be_log and low >= SMALLEST and high / low > 100:
+    if not from_zero and low >= _SMALLEST and high / low > 100:
         return _log_axis(low, high)
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = 0.5 * max(abs(low), abs(high)) or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, _SMALLEST):
+        room = 0.5 * largest if largest > _SMALLEST else 1.0
         low, high = (0.0, room) if from_zero else (low - room, high + room)
     step = _round_step((high - low) / _MARKS)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return Axis(first * step, last * step, tuple(mark * step for mark in range(first, last + 1)))
 
 
-def update_axis(updates: Sequence[float]) -> Axis:
-    """The axis for the numbers of updates, each with half a place to both sides.
-
-    Args:
-        updates: the numbers, upwards; may be empty.
-    """
-    first, last = (updates[0], updates[-1]) if updates else (1.0, 1.0)
-    step = max(1.0, _round_step((last - first) / _MARKS)) if last > first else 1.0
+def update_axis(first: float, last: float) -> Axis:
+    """The axis for the numbers of updates, with half a place beyond the first and the last."""
+    step = max(1.0, _round_step((last - first) / _MARKS_ACROSS)) if last > first else 1.0
     marks = range(math.ceil(first / step), math.floor(last / step) + 1)
     return Axis(first - 0.5, last + 0.5, tuple(mark * step for mark in marks))
 

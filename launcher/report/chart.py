@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
 from launcher.report import words
-from launcher.report.axis import LARGEST, Axis, update_axis, value_axis
-from launcher.report.markup import Markup, element, join, text
+from launcher.report.axis import Axis, update_axis, value_axis
+from launcher.report.markup import NOTHING, Markup, element, text
 from launcher.report.read import Point
 from launcher.report.thinning import thinned
 
-Look = Literal["line", "faint", "dashed", "dots", "bars"]
+Look = Literal["line", "faint", "dashed", "marked", "dots", "bars"]
 Tone = Literal["a", "b", "c"]
 
 _ACROSS = 1000.0  # units of the stretched drawing that holds the lines
-_MOST_DOTS = 200
+_MOST_BARS_WITH_GAPS = 60
+_WIDEST_BAR = 0.1  # of the width
+_MOST_MARKS = 200  # dots or bars; lines may have more points
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Series:
     Attributes:
         name: what the legend calls it.
         points: (update, value) in order of the update.
-        look: how it is drawn; `faint` is a line that another one summarises.
+        look: how it is drawn; `faint` is a line that another one summarises, `marked` one with dots.
         tone: its colour.
         step: draw level from each update to the next instead of straight between them.
     """
@@ -41,16 +44,17 @@ class Series:
     tone: Tone = "a"
     step: bool = False
 
+    @cached_property
     def seen(self) -> list[Point]:
-        """The points that are drawn; a value that no axis can hold is a gap."""
-        points = [(x, y if y is not None and abs(y) < LARGEST else None) for x, y in self.points]
+        """The points that are drawn."""
         if self.look in ("dots", "bars"):
-            points = [point for point in points if point[1] is not None]
-        return thinned(points, _MOST_DOTS if self.look == "dots" else 1000)
+            return thinned([point for point in self.points if point[1] is not None], _MOST_MARKS)
+        return thinned(self.points)
 
+    @property
     def known(self) -> list[tuple[float, float]]:
         """The points that are drawn and have a value."""
-        return [(x, y) for x, y in self.seen() if y is not None]
+        return [(x, y) for x, y in self.seen if y is not None]
 
 
 @dataclass(frozen=True)
@@ -59,26 +63,30 @@ class Chart:
 
     Attributes:
         title: what it shows, for readers who do not see it.
+        span: first and last update that it covers.
         series: what is drawn, from the back to the front.
-        form: how a value is written.
-        from_zero: the value axis holds zero.
-        may_be_log: the value axis may be logarithmic.
+        form: how a value is written, to so many significant digits.
+        from_zero: the value axis holds zero and is not logarithmic.
         height: of the plot, in pixels.
     """
 
     title: str
+    span: tuple[float, float]
     series: tuple[Series, ...]
-    form: Callable[[float], str] = words.amount
+    form: Callable[[float, int], str] = words.amount
     from_zero: bool = False
-    may_be_log: bool = True
     height: int = 200
 
-    @property
+    @cached_property
     def axes(self) -> tuple[Axis, Axis]:
         """The axis of updates and that of values."""
-        updates = sorted({x for series in self.series for x, _ in series.points})
-        values = [y for series in self.series for _, y in series.known()]
-        return update_axis(updates), value_axis(values, from_zero=self.from_zero, may_be_log=self.may_be_log)
+        values = [y for series in self.series for _, y in series.known]
+        return update_axis(*self.span), value_axis(values, from_zero=self.from_zero)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to see."""
+        return not any(series.known for series in self.series)
 
     @property
     def is_log(self) -> bool:
@@ -105,7 +113,7 @@ def draw(chart: Chart) -> Markup:
         *_frame(across, up, chart),
         *(_bars(series, across, up, chart.height) for series in chart.series if series.look == "bars"),
         lines,
-        *(_dots(series, across, up, chart.height) for series in chart.series if series.look == "dots"),
+        *(_dots(series, across, up, chart.height) for series in chart.series if series.look != "bars"),
         class_="chart",
         role="img",
         width="100%",
@@ -120,31 +128,39 @@ def per_cent(part: float) -> str:
 
 def _frame(across: Axis, up: Axis, chart: Chart) -> Iterator[Markup]:
     """Grid lines and the numbers beside them."""
-    for value in up.ticks:
+    for value, label in zip(up.ticks, _labels(up.ticks, chart.form), strict=True):
         y = chart.height * (1 - up.at(value))
         kind = "zero" if value == 0 else "grid"
         yield element("line", x1="0", x2="100%", y1=y, y2=y, class_=kind)
-        yield element("text", text(chart.form(value)), x="-8", y=y, dy="0.32em", class_="mark up")
+        yield element("text", text(label), x="-8", y=y, dy="0.32em", class_="mark up")
     for update in across.ticks:
         x = per_cent(across.at(update))
         yield element("text", text(words.count(update)), x=x, y=chart.height + 18, class_="mark across")
 
 
+def _labels(ticks: Sequence[float], form: Callable[[float, int], str]) -> list[str]:
+    """The ticks with as few digits as tell them all apart."""
+    for digits in (3, 4, 6, 9):
+        labels = [form(value, digits) for value in ticks]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [form(value, 15) for value in ticks]
+
+
 def _line(series: Series, across: Axis, up: Axis, height: int) -> Markup:
-    """A path, broken where values are missing; a single point becomes a dot by its round ends."""
+    """A path, broken where values are missing."""
     pieces = []
-    for has_value, run in groupby(series.seen(), key=lambda point: point[1] is not None):
+    for run in _unbroken(series):
+        (x, y), *rest = [(_x(x, across), _y(y, up, height)) for x, y in run]
+        pieces.append(f"M{x} {y}" + "".join(f"H{x}V{y}" if series.step else f"L{x} {y}" for x, y in rest))
+    return element("path", d="".join(pieces), class_=f"{series.look} {series.tone}") if pieces else NOTHING
+
+
+def _unbroken(series: Series) -> Iterator[list[tuple[float, float]]]:
+    """The stretches of a series between missing values."""
+    for has_value, run in groupby(series.seen, key=lambda point: point[1] is not None):
         if has_value:
-            places = [(_x(x, across), _y(y, up, height)) for x, y in run if y is not None]
-            pieces.append(_piece(places, series.step))
-    return element("path", d="".join(pieces), class_=f"{series.look} {series.tone}") if pieces else Markup("")
-
-
-def _piece(places: Sequence[tuple[str, str]], step: bool) -> str:
-    (x, y), *rest = places
-    if not rest:
-        return f"M{x} {y}h0"
-    return f"M{x} {y}" + "".join(f"H{x}V{y}" if step else f"L{x} {y}" for x, y in rest)
+            yield [(x, y) for x, y in run if y is not None]
 
 
 def _x(update: float, across: Axis) -> str:
@@ -156,15 +172,20 @@ def _y(value: float, up: Axis, height: int) -> str:
 
 
 def _dots(series: Series, across: Axis, up: Axis, height: int) -> Markup:
-    return element(
-        "g",
-        *(element("circle", cx=per_cent(across.at(x)), cy=_y(y, up, height), r="4") for x, y in series.known()),
-        class_=f"dots {series.tone}",
-    )
+    """A dot at each point; of a line, at the points that stand alone, which a path would not show."""
+    points = series.known
+    if series.look not in ("dots", "marked"):
+        points = [run[0] for run in _unbroken(series) if len(run) == 1]
+    if not points:
+        return NOTHING
+    dots = (element("circle", cx=per_cent(across.at(x)), cy=_y(y, up, height), r="4") for x, y in points)
+    return element("g", *dots, class_=f"dots {series.tone}")
 
 
 def _bars(series: Series, across: Axis, up: Axis, height: int) -> Markup:
-    width = 0.8 / (across.high - across.low)
+    # The gaps between many bars would flicker in a narrow place, and bars that only just touch show seams.
+    places = across.high - across.low
+    width = min(_WIDEST_BAR, (0.8 if places <= _MOST_BARS_WITH_GAPS else 1.05) / places)
     base = height * (1 - up.at(max(0.0, up.low)))
     return element(
         "g",
@@ -176,7 +197,7 @@ def _bars(series: Series, across: Axis, up: Axis, height: int) -> Markup:
                 y=min(base, height * (1 - up.at(y))),
                 height=abs(base - height * (1 - up.at(y))),
             )
-            for x, y in series.known()
+            for x, y in series.known
         ),
         class_=f"bars {series.tone}",
     )
@@ -186,14 +207,15 @@ def _description(chart: Chart) -> str:
     """What a reader would read off: where each series begins and ends, and how far it goes."""
     said = []
     for series in chart.series:
-        known = series.known()
+        known = series.known
         if not known:
             said.append(f"{series.name}: no values.")
             continue
         (first, begin), (last, end) = known[0], known[-1]
-        low, high = min(y for _, y in known), max(y for _, y in known)
+        ends = (begin, end, min(y for _, y in known), max(y for _, y in known))
+        at_first, at_last, low, high = (chart.form(value, 4) for value in ends)
         said.append(
-            f"{series.name}: {chart.form(begin)} at update {words.count(first)}, {chart.form(end)} at update "
-            f"{words.count(last)}, between {chart.form(low)} and {chart.form(high)}."
+            f"{series.name}: {at_first} at update {words.count(first)}, {at_last} at update {words.count(last)}, "
+            f"between {low} and {high}."
         )
     return " ".join(said)

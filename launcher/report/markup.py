@@ -25,7 +25,7 @@ def join(parts: Iterable[Markup]) -> Markup:
     return Markup("".join(parts))
 
 
-def element(name: str, *children: Markup, **attributes: object) -> Markup:
+def element(name: str, /, *children: Markup, **attributes: object) -> Markup:
     """One element, well-formed as HTML and as XML.
 
     Args:

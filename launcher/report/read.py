@@ -1,18 +1,18 @@
-"""A run directory as one record. It is read while the run writes, and after it was killed: what is cut off is left out."""
+"""A run directory as one record, read while the run writes and after it was killed: what is cut off is left out."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.errors import RunDirectoryUnusableError
-from launcher.launch.build import resolved_recipe
 from launcher.plan.planner import Plan
+from launcher.recipe.dump import recipe_to_yaml
 from launcher.rundir.failure import FailureRecord, read_failures
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus
@@ -22,6 +22,7 @@ Point = tuple[float, float | None]
 
 STEP = "train/global_step"
 
+_LARGEST = 1e150  # sums and products of smaller numbers stay finite
 _MOST_UPDATES = 2**53  # up to here a float tells one update from the next
 
 
@@ -33,7 +34,7 @@ class RunRecord:
         run_id: name of the run directory.
         plan: what was decided before the run.
         recipe: the resolved recipe, as YAML.
-        rows: metrics by name, one row per update, in order; each has `train/global_step`, null where not finite.
+        rows: metrics by name, one row per update, in order; each has `train/global_step`, None where not finite.
         status: how the run stands; None if it has not said so yet.
         cause: what the rank that failed first left behind, if it could.
         unreadable: lines of metrics.jsonl that are not a row, such as one that was cut off.
@@ -48,16 +49,26 @@ class RunRecord:
     unreadable: int = 0
 
     def column(self, metric: str) -> list[Point]:
-        """(update, value) of every row that has the metric; the value is None where it was not a finite number."""
+        """(update, value) of every row that has the metric; the value is None where it is not finite."""
         return [(update_of(row), row[metric]) for row in self.rows if metric in row]
 
     def values(self, metric: str) -> list[float]:
         """The known values of a metric, in order."""
         return [value for _, value in self.column(metric) if value is not None]
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of all metrics."""
+        return frozenset().union(*self.rows)
+
     def metrics(self, prefix: str) -> list[str]:
         """Names of the metrics that begin with a prefix, sorted."""
-        return sorted({name for row in self.rows for name in row if name.startswith(prefix)})
+        return sorted(name for name in self.names if name.startswith(prefix))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """First and last update that has a row; 1 and 1 before the first."""
+        return (update_of(self.rows[0]), update_of(self.rows[-1])) if self.rows else (1.0, 1.0)
 
     @property
     def updates(self) -> int:
@@ -89,7 +100,7 @@ def read_run(run: RunDirectory) -> RunRecord:
     return RunRecord(
         run_id=run.path.resolve().name,
         plan=plan,
-        recipe=_text(run.recipe) or resolved_recipe(plan),
+        recipe=_text(run.recipe) or recipe_to_yaml(plan.recipe),
         rows=rows,
         status=status,
         cause=_cause(run, status),
@@ -109,7 +120,8 @@ def _plan(run: RunDirectory) -> Plan:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise RunDirectoryUnusableError(
-            f"{run.plan} cannot be read: {key}: {first['msg']}. Make the report with the version of launcher that ran it."
+            f"{run.plan} cannot be read: {key}: {first['msg']}. "
+            "Make the report with the version of launcher that ran it."
         ) from None
 
 
@@ -139,10 +151,7 @@ def _is_number(value: object) -> bool:
 
 
 def _finite(value: float | None) -> float | None:
-    try:
-        return value if value is not None and math.isfinite(value) else None
-    except OverflowError:  # an integer that no float can hold
-        return None
+    return value if value is not None and abs(value) < _LARGEST else None  # which no NaN is
 
 
 def _last_attempt(rows: Iterable[Row]) -> list[Row]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 from launcher.report import words
 from launcher.report.chart import Chart, per_cent
 from launcher.report.markup import Markup, element, join, text
 
-_MOST_COLUMNS = 80
+_MOST_COLUMNS = 120
 
 
 def draw_readout(chart: Chart) -> Markup:
@@ -17,10 +18,10 @@ def draw_readout(chart: Chart) -> Markup:
     across, _ = chart.axes
     values = [(series.name, dict(series.points)) for series in chart.series]
     updates = _columns(chart)
-    edges = [0.0, *(across.at((a + b) / 2) for a, b in zip(updates, updates[1:], strict=False)), 1.0]
+    edges = [0.0, *(across.at((a + b) / 2) for a, b in pairwise(updates)), 1.0]
     columns = []
     for place, update in enumerate(updates):
-        said = [f"{name} {chart.form(y)}" for name, of in values if (y := of.get(update)) is not None]
+        said = [f"{name} {chart.form(y, 4)}" for name, of in values if (y := of.get(update)) is not None]
         left, right, x = edges[place], edges[place + 1], per_cent(across.at(update))
         columns.append(
             element(
@@ -35,10 +36,11 @@ def draw_readout(chart: Chart) -> Markup:
 
 def _columns(chart: Chart) -> list[float]:
     """Updates to tell of: all of them in a short run, else evenly spread, and those that only some series have."""
-    everywhere = sorted({x for series in chart.series for x, _ in series.points})
+    first, last = chart.span
+    everywhere = sorted({x for series in chart.series for x, _ in series.points if first <= x <= last})
     if len(everywhere) <= _MOST_COLUMNS:
         return everywhere
-    rare = {x for series in chart.series if series.look == "dots" for x, _ in series.points}
+    rare = {x for series in chart.series if series.look in ("dots", "marked") for x, _ in series.points}
     longest = max((series.points for series in chart.series), key=len)
     spread = _spread([x for x, _ in longest], _MOST_COLUMNS)
     if len(rare) > _MOST_COLUMNS // 2:

@@ -25,21 +25,21 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
-def amount(value: float | None) -> str:
-    """A number with k, M or G where it is large, as for the marks of an axis."""
-    return UNKNOWN if value is None else _scaled(value, ("", "k", "M", "G", "T", "P"))
+def amount(value: float, digits: int = 3) -> str:
+    """A number to `digits` significant digits, with k, M or G where it is large."""
+    return _scaled(value, ("", "k", "M", "G", "T", "P"), digits)
 
 
-def size(value: float | None) -> str:
-    """Bytes in B, kB, MB and so on, each a thousand of the one before."""
-    return UNKNOWN if value is None else _scaled(value, (" B", " kB", " MB", " GB", " TB", " PB"))
+def size(value: float, digits: int = 3) -> str:
+    """Bytes to `digits` significant digits in B, kB, MB and so on, each a thousand of the one before."""
+    return _scaled(value, (" B", " kB", " MB", " GB", " TB", " PB"), digits)
 
 
-def _scaled(value: float, units: tuple[str, ...]) -> str:
+def _scaled(value: float, units: tuple[str, ...], digits: int) -> str:
     if abs(value) < 1000:
-        return number(value) + units[0]
+        return number(value, digits) + units[0]
     rank = min(int(math.log10(abs(value)) / 3 + 1e-9), len(units) - 1)
-    return number(value / 1000**rank) + units[rank]
+    return number(value / 1000**rank, digits) + units[rank]
 
 
 def share(part: float, whole: float) -> str:
@@ -60,11 +60,15 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def plural(how_many: int, thing: str) -> str:
-    """So many things, such as `1 rank` and `2 ranks`."""
-    one = thing.removesuffix("es") if thing.endswith("ches") else thing
-    ending = "" if how_many == 1 else ("es" if one.endswith("ch") else "s")
-    return f"{count(how_many)} {one}{ending}"
+def plural(how_many: float, thing: str) -> str:
+    """So many things, such as `1 rank` and `2 ranks`.
+
+    Args:
+        how_many: a whole number.
+        thing: what one of them is called.
+    """
+    ending = "" if how_many == 1 else ("es" if thing.endswith(("ch", "ss")) else "s")
+    return f"{count(how_many)} {thing}{ending}"
 
 
 def sentence(said: str) -> str:

@@ -69,7 +69,7 @@ def _paragraph(cause: FailureRecord | WorkerDeath, run: RunDirectory) -> str:
 
 def _exception(cause: FailureRecord | WorkerDeath) -> str:
     if isinstance(cause, FailureRecord):
-        first_line = cause.message.strip().splitlines()[0]
+        first_line = cause.message.strip().partition("\n")[0] or "no message"
         return f"{cause.exception}: {first_line}".rstrip(".")
     return _ended(cause.exit_code)
 

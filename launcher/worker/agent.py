@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # accelerate with one process has no handler of its own, and would die before its worker has ended.
         signal.signal(number, _let_the_worker_end)
     start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]

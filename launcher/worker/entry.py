@@ -58,9 +58,7 @@ class Worker:
         self._update = update
 
     def _record(self, error: BaseException) -> None:
-        record = FailureRecord(
-            self._env.rank, time.time_ns(), type(error).__name__, str(error) or "no message", self._update
-        )
+        record = FailureRecord(self._env.rank, time.time_ns(), type(error).__name__, str(error), self._update)
         print(TRACEBACK_MARK, file=sys.stderr)
         traceback.print_exc()
         try:

@@ -23,7 +23,7 @@ def log_to(path: Path) -> None:
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT: the run ends after the update that it is in.
+    """Set by a signal that asks to stop: the run ends after the update that it is in.
 
     The handler is inherited by nothing: data-loading workers are started with their own.
     """
@@ -32,9 +32,9 @@ class StopFlag:
         self._set = False
 
     def listen(self) -> None:
-        """Take the two signals from now on."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        """Take SIGTERM, SIGINT and SIGHUP from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
 
     def is_set(self) -> bool:
         """Whether this rank was asked to stop."""

@@ -1,0 +1,41 @@
+# `make demo` and `make test` do all the set-up on a machine with Python 3.10+ and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+# The torch to install. On a machine with an NVIDIA GPU: what pip finds, which has CUDA. On one without: 2.13.0, of
+# which a CPU build is taken where pip knows one. Any requirement will do: make demo TORCH=torch==2.11.0
+# TORCH_INDEX: another index to take torch from, such as https://download.pytorch.org/whl/cpu
+TORCH ?= $(if $(wildcard /proc/driver/nvidia/version),torch>=2.9,torch==2.13.0)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all check bench schema clean
+
+demo: $(INSTALLED)
+	$(BIN)/launcher run recipes/digits/recipe.yaml launch.nproc_per_node=2 launch.device=cpu
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.overhead --write
+
+schema: $(INSTALLED)
+	$(BIN)/python -m launcher schema > recipes/recipe.schema.json
+
+# torch comes first and alone, so that nothing later asks for another one.
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,recipes]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

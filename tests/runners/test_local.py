@@ -1,0 +1,241 @@
+"""Real runs, ended in every way: the cause in one paragraph, the right exit code, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import ROOT, clean_environment, launcher, processes_with
+
+TINY = "tests/tasks/tiny.yaml"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """A folder for runs; when a test is done, no process knows it any more."""
+    yield tmp_path
+    left = list(processes_with(str(tmp_path)))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def run_tiny(runs: Path, *overrides: str, run_id: str = "it") -> subprocess.CompletedProcess[str]:
+    return launcher("run", TINY, *overrides, "--runs", str(runs), "--run-id", run_id)
+
+
+class Started:
+    """A run in the background, stopped where its task says that it has come."""
+
+    def __init__(self, runs: Path, fault: str, *overrides: str) -> None:
+        self.fifo = runs / "told"
+        os.mkfifo(self.fifo)
+        arguments = [
+            f"task.args.fault={fault}",
+            "task.args.at=3",
+            f"task.args.tell={self.fifo}",
+            "train.updates=1000000",
+        ]
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "launcher",
+                "run",
+                TINY,
+                *arguments,
+                *overrides,
+                "--runs",
+                str(runs),
+                "--run-id",
+                "it",
+            ],
+            env=clean_environment(),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.worker, self.agent = map(int, self.fifo.read_text().split())
+
+    def end(self, *signals: int) -> subprocess.CompletedProcess[str]:
+        for number in signals:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return subprocess.CompletedProcess([], self.process.returncode, out, err)
+
+
+def status(runs: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((runs / "it" / "status.json").read_text())
+    return found
+
+
+def rows(runs: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (runs / "it" / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_ends_with_its_files(runs: Path, method: str, ranks: int) -> None:
+    done = run_tiny(runs, f"launch.method={method}", f"launch.nproc_per_node={ranks}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert status(runs) == {"state": "done", "update": 5, "samples_seen": 80, "exit_code": 0, "failure": None}
+    names = {path.name for path in (runs / "it").iterdir()}
+    assert {"recipe.yaml", "plan.json", "metrics.jsonl", "status.json", "logs", "report.html"} <= names
+    assert {f"rank_{rank}.log" for rank in range(ranks)} <= {path.name for path in (runs / "it" / "logs").iterdir()}
+    assert [row["train/global_step"] for row in rows(runs)] == [1, 2, 3, 4, 5]
+    assert {row["batch/world_size"] for row in rows(runs)} == {ranks}
+    assert "effective global batch" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_exception_is_named_with_its_rank_and_log(runs: Path, method: str, rank: int) -> None:
+    done = run_tiny(
+        runs, f"launch.method={method}", "task.args.fault=raise", f"task.args.rank={rank}", "task.args.at=5"
+    )
+    assert done.returncode == 3
+    log = runs / "it" / "logs" / f"rank_{rank}.log"
+    assert done.stderr == (
+        f"launcher: Rank {rank} failed in update 3: ValueError: bad pixel in sample 17. "
+        f"The other ranks stopped because of it. Its log: {log}\n"
+    )
+    assert "Traceback" not in done.stdout
+    assert "ValueError: bad pixel in sample 17" in log.read_text()
+    assert status(runs)["state"] == "failed"
+    assert status(runs)["exit_code"] == 3
+    failure = {"rank": rank, "exception": "ValueError: bad pixel in sample 17", "log": str(log)}
+    assert status(runs)["failure"] == failure
+
+
+def test_an_exception_in_the_only_rank(runs: Path) -> None:
+    done = run_tiny(runs, "launch.nproc_per_node=1", "task.args.fault=raise")
+    assert done.returncode == 3
+    assert done.stderr.startswith("launcher: Rank 0 failed in update 1: ValueError: bad pixel in sample 17. Its log: ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("sigkill", "was killed by SIGKILL"), ("segfault", "was killed by SIGSEGV")]
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_is_the_cause_and_not_its_victims(runs: Path, fault: str, words: str, rank: int) -> None:
+    done = run_tiny(runs, f"task.args.fault={fault}", f"task.args.rank={rank}", "task.args.at=5")
+    assert done.returncode == 3
+    assert f"launcher: Rank {rank} {words}" in done.stderr
+    assert status(runs)["failure"]["rank"] == rank
+
+
+def test_a_rank_that_leaves_is_a_failure(runs: Path) -> None:
+    done = run_tiny(runs, "task.args.fault=exit", "task.args.rank=1", "task.args.at=5")
+    assert done.returncode == 3
+    assert "Rank 1 failed in update 3: SystemExit: 7" in done.stderr
+
+
+def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
+    done = run_tiny(runs, "data.samples=65")
+    assert done.returncode == 2
+    assert "data.samples: the recipe says 65, but there are 64. Set data.samples=64." in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signals, method: str) -> None:
+    done = Started(runs, "tell", f"launch.method={method}").end(number)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert status(runs)["state"] == "interrupted"
+    assert status(runs)["update"] == len(rows(runs)) >= 1
+    assert f"{number.name}: ending after this update" in done.stdout
+
+
+def test_a_signal_to_a_single_process_of_accelerate(runs: Path) -> None:
+    started = Started(runs, "tell", "launch.method=accelerate", "launch.nproc_per_node=1")
+    assert started.end(signal.SIGTERM).returncode == 130
+    assert status(runs)["update"] == len(rows(runs)) >= 1
+
+
+def test_a_second_signal_ends_a_run_that_hangs(runs: Path) -> None:
+    started = Started(runs, "hang")
+    started.process.send_signal(signal.SIGINT)
+    assert started.process.stdout is not None
+    for line in started.process.stdout:
+        if line.startswith("SIGINT: ending"):
+            break
+    assert started.end(signal.SIGINT).returncode == 130
+
+
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+def test_workers_die_with_a_launcher_that_is_killed(runs: Path, method: str) -> None:
+    started = Started(runs, "hang", f"launch.method={method}")
+    workers = [os.pidfd_open(pid) for pid in (started.worker, started.agent)]
+    started.process.kill()
+    started.process.communicate(timeout=10)
+    for worker in workers:
+        ended(worker)
+
+
+def ended(pidfd: int) -> None:
+    """Wait until a process has ended, but not for long."""
+    try:
+        assert select.select([pidfd], [], [], 2.0)[0], "still running"
+    finally:
+        os.close(pidfd)
+
+
+def test_an_agent_that_is_killed_is_said(runs: Path) -> None:
+    started = Started(runs, "hang")
+    os.kill(started.agent, signal.SIGKILL)
+    done = started.end()
+    assert done.returncode == 3
+    assert "torchrun or accelerate was killed by SIGKILL" in done.stderr
+    assert status(runs)["state"] == "failed"
+
+
+def test_a_run_directory_has_one_writer(runs: Path) -> None:
+    started = Started(runs, "hang")
+    second = run_tiny(runs)
+    assert second.returncode == 73
+    assert f"is held by process {started.process.pid} on" in second.stderr
+    started.end(signal.SIGINT, signal.SIGINT)
+    third = run_tiny(runs)
+    assert third.returncode == 2
+    assert "holds a run already. Choose another --run-id." in third.stderr
+
+
+@pytest.mark.parametrize("run_id", ["../x", "a/b", "-rf", "$(id)", "", "x" * 300, "ü"])
+def test_a_run_id_is_a_name(runs: Path, run_id: str) -> None:
+    done = launcher("run", TINY, "--runs", str(runs), f"--run-id={run_id}")
+    assert done.returncode == 2
+    assert "--run-id" in done.stderr
+    assert list(runs.iterdir()) == []
+
+
+def test_a_runs_folder_that_cannot_be_made(runs: Path) -> None:
+    (runs / "file").write_text("")
+    done = launcher("run", TINY, "--runs", str(runs / "file"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("launcher: ")
+    assert "cannot be made" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_world_that_differs_from_the_plan_is_refused(runs: Path) -> None:
+    """The pasted command with another number of ranks: nothing trains with numbers made for another world."""
+    shown = launcher("run", TINY, "--dry-run", "--runs", str(runs), "--run-id", "it").stdout
+    wrong = shown.replace("--nproc-per-node=2", "--nproc-per-node=3")
+    done = subprocess.run(
+        ["bash", "-c", wrong], env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "the plan is for 2 ranks, but 3 were started" in (runs / "it" / "logs" / "rank_0.log").read_text()
+    assert not (runs / "it" / "metrics.jsonl").exists()

@@ -1,0 +1,73 @@
+"""A task that trains in no time, and that breaks in the way that a test asks for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from launcher import Task
+
+SAMPLES = 64
+
+
+class Tiny(Task):
+    """Least squares on 64 samples.
+
+    Args:
+        fault: what happens: raise, sigkill, segfault, exit, nan, tell (say so and train on), hang (say so and stay).
+        rank: in which rank.
+        at: in which micro-step of it, from 1.
+        tell: a FIFO to write a line to, for a test that waits for the moment.
+    """
+
+    def __init__(self, fault: str = "", rank: int = 0, at: int = 1, tell: str = "") -> None:
+        self.fault = fault
+        self.at = at if int(os.environ.get("RANK", "0")) == rank else -1
+        self.tell = tell
+        self.calls = 0
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(SAMPLES, 4, generator=generator)
+        self.data = TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+
+    def model(self) -> nn.Module:
+        return nn.Linear(4, 1)
+
+    def train_data(self) -> TensorDataset:
+        return self.data
+
+    def eval_data(self) -> TensorDataset:
+        return self.data
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        self.calls += 1
+        if self.calls == self.at:
+            self.break_down()
+        inputs, targets = batch
+        return functional.mse_loss(model(inputs), targets)
+
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        inputs, targets = batch
+        return {"loss": (model(inputs) - targets).square().mean(dim=1), "index": inputs[:, 0]}
+
+    def break_down(self) -> None:
+        if self.fault == "raise":
+            raise ValueError("bad pixel in sample 17")
+        if self.fault == "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.fault == "exit":
+            sys.exit(7)
+        if self.fault in ("tell", "hang"):
+            Path(self.tell).write_text(f"{os.getpid()} {os.getppid()}\n")
+        if self.fault == "hang":
+            threading.Event().wait()
