@@ -16,7 +16,8 @@ def clean_environment(**changes: str) -> dict[str, str]:
     outer = ("WANDB_", "LAUNCHER_", "ACCELERATE_", "TORCHELASTIC_", "PET_")
     single = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS"}
     kept = {key: value for key, value in os.environ.items() if not key.startswith(outer) and key not in single}
-    return {**kept, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", **changes}
+    # One thread a rank: several ranks that spin for each other's cores can take ten times as long as they need.
+    return {**kept, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **changes}
 
 
 def torchrun(module: str, *arguments: str, ranks: int, timeout: float = 240) -> None:
@@ -24,7 +25,7 @@ def torchrun(module: str, *arguments: str, ranks: int, timeout: float = 240) -> 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
         [*command, "-m", module, *arguments],
-        env=clean_environment(OMP_NUM_THREADS="1"),
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=timeout,

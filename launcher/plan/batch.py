@@ -8,6 +8,9 @@ from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import micro_steps
 from launcher.recipe.schema import BatchSection
 
+MAX_RANKS = 2**20
+MAX_SAMPLES = 2**62
+
 
 class BatchPlan(BaseModel):
     """The batch of every full window.
@@ -54,11 +57,15 @@ def solve_batch(section: BatchSection, world_size: int) -> BatchPlan:
         world_size: data-parallel ranks, W.
 
     Raises:
-        RequestError: the three contradict each other, with the nearest that agree.
+        RequestError: the three contradict each other, with the nearest that agree; or there is no end of ranks.
     """
+    if world_size > MAX_RANKS:
+        raise _too_many("launch.nodes", f"{world_size:,} ranks", f"{MAX_RANKS:,}")
     given, micro, accumulation = section.global_, section.micro, section.accumulation
     if given is None:
         product = (micro or 1) * (accumulation or 1) * world_size
+        if product > MAX_SAMPLES:
+            raise _too_many("batch", f"micro × accumulation × {_ranks(world_size)} = {product} samples", "2**62")
         return _plan(product, micro or 1, world_size, follows_world=True)
     if accumulation is None:
         return _plan(given, min(micro or 1, given), world_size)
@@ -93,12 +100,11 @@ def nearest_multiples(value: int, factor: int) -> tuple[int, ...]:
 
 def _contradiction(given: int, micro: int, accumulation: int, world_size: int) -> RequestError:
     product = micro * accumulation * world_size
-    ranks = f"{world_size} rank" + ("s" if world_size > 1 else "")
     return RequestError(
         [
             Mistake(
                 "batch",
-                f"micro {micro} × accumulation {accumulation} × {ranks} = {product}, not global {given}",
+                f"micro {micro} × accumulation {accumulation} × {_ranks(world_size)} = {product}, not global {given}",
                 f"Give two of the three, such as batch.accumulation=null, or set batch.global={product}",
             )
         ]
@@ -111,8 +117,16 @@ def _no_such_accumulation(given: int, accumulation: int, world_size: int) -> Req
         [
             Mistake(
                 "batch",
-                f"global {given} cannot be split into {accumulation} micro-steps on {world_size} ranks",
-                f"Nearest that can: {near}; or give batch.micro instead of batch.accumulation",
+                f"global {given} cannot be split into {accumulation} micro-steps on {_ranks(world_size)}",
+                f"Nearest that divide evenly: {near}; or give batch.micro instead of batch.accumulation",
             )
         ]
     )
+
+
+def _too_many(key: str, what: str, most: str) -> RequestError:
+    return RequestError([Mistake(key, f"{what} are too many", f"A plan has {most} at most")])
+
+
+def _ranks(world_size: int) -> str:
+    return "1 rank" if world_size == 1 else f"{world_size} ranks"

@@ -21,6 +21,7 @@ def plan_warnings(
     """
     yield from _batchnorm(recipe, batch, tail_samples, batchnorm)
     yield from _uneven(batch)
+    yield from _script_with_another_window(recipe, batch)
     yield from _dropped_tail(recipe, tail_samples)
     yield from _follows_world(batch)
     yield from _no_checkpoints(recipe)
@@ -60,6 +61,16 @@ def _uneven(batch: BatchPlan) -> Iterator[str]:
         yield (
             f"ranks have {min(batch.micro_steps)} or {batch.accumulation} micro-steps: {1 - batch.efficiency:.1%} of "
             f"their time is spent waiting; batch.global={near} divides evenly."
+        )
+
+
+def _script_with_another_window(recipe: Recipe, batch: BatchPlan) -> Iterator[str]:
+    window = batch.accumulation * batch.micro * batch.world_size
+    if recipe.script and window != batch.global_:
+        near = " or ".join(map(str, nearest_multiples(batch.global_, batch.micro * batch.world_size)))
+        yield (
+            f"a script that takes {batch.accumulation} micro-steps of {batch.micro} on each of {batch.world_size} ranks "
+            f"sees {window} samples per update, not {batch.global_}; batch.global={near} is what it would see."
         )
 
 
