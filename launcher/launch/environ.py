@@ -32,6 +32,8 @@ def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherite
         # Restarted workers would else read the addresses of those before them (torch 2.13 with gloo).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "PYTHONUNBUFFERED": "1",
+        # W&B reports its use when a run ends, an offline one too, and waits for its server to take the report.
+        "WANDB_ERROR_REPORTING": "false",
     }
     if plan.length.updates is not None:
         variables["LAUNCHER_UPDATES"] = str(plan.length.updates)

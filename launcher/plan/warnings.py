@@ -69,7 +69,7 @@ def _script_with_another_window(recipe: Recipe, batch: BatchPlan) -> Iterator[st
     if recipe.script and window != batch.global_:
         near = " or ".join(map(str, nearest_multiples(batch.global_, batch.micro * batch.world_size)))
         yield (
-            f"a script that takes {batch.accumulation} micro-steps of {batch.micro} on each of {batch.world_size} ranks "
+            f"a script that takes {batch.accumulation} micro-steps of {batch.micro} on {batch.world_size} ranks alike "
             f"sees {window} samples per update, not {batch.global_}; batch.global={near} is what it would see."
         )
 

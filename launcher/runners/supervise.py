@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from launcher.rundir.failure import TRACEBACK_MARK
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus
 from launcher.runners.base import RunHandle
 from launcher.runners.follow import LineFollower, RowFollower
 from launcher.runners.outcome import Outcome, outcome_of
-from launcher.rundir.failure import TRACEBACK_MARK
 
 GRACE = 30.0  # seconds from a signal to the end of the update; then the run is killed
 _TICK = 0.1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+import secrets
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -94,13 +94,14 @@ def run_config(plan: Plan) -> dict[str, Any]:
     return config
 
 
-def wandb_id(name: str) -> str:
-    """A run directory's name as W&B takes it for an id: other characters replaced, a long name cut to stay unique."""
+def new_wandb_id(name: str) -> str:
+    """An id that no other run of the project has, which begins with a run directory's name as far as W&B takes it.
+
+    The name alone would not do: W&B overwrites a run when another one comes with its id, and two people may have a
+    directory of the same name.
+    """
     cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", name)
-    if len(cleaned) <= LONGEST_ID:
-        return cleaned
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{cleaned[: LONGEST_ID - 9]}-{digest}"
+    return f"{cleaned[: LONGEST_ID - 9]}-{secrets.token_hex(4)}"
 
 
 class WandbTracker:
@@ -125,7 +126,6 @@ class WandbTracker:
         if self._failed:
             return
         try:
-            # W&B drops steps that it has already: a resumed run does not draw its replayed updates twice.
             self._run.log(dict(row), step=int(row[X_AXIS]), commit=True)
         except Exception as error:
             self._fail(error)
@@ -176,7 +176,7 @@ def _init(plan: Plan, run_dir: Path, mode: Mode) -> Any:
     section = plan.recipe.tracking.wandb
     return wandb.init(
         dir=str(run_dir.resolve()),
-        id=wandb_id(run_dir.name),
+        id=new_wandb_id(run_dir.name),
         name=run_dir.name,
         project=section.project or plan.recipe.name,
         entity=section.entity,
@@ -184,8 +184,6 @@ def _init(plan: Plan, run_dir: Path, mode: Mode) -> Any:
         tags=section.tags or None,
         config=run_config(plan),
         mode=mode,
-        # A run directory that is taken up again goes on with its W&B run; offline W&B cannot know it.
-        resume="allow" if mode == "online" else None,
         settings=_settings(),
     )
 

@@ -69,7 +69,7 @@ class Result:
 
 
 def cases(world: int) -> list[Case]:
-    """Even splits with K = 1, 4 and 7, uneven ones, windows smaller than the world; all end in a tail of 101 samples."""
+    """Even splits with K = 1, 4 and 7, uneven ones, windows smaller than the world; 101 samples leave a tail."""
     return [
         Case("K=1", 8 * world, 8),
         Case("K=4", 16 * world, 4),

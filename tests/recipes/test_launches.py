@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+from tests.recipes.golden import GOLDEN, RECIPES, golden_file, launch_text
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_launch_of_every_shipped_recipe(recipe: Path) -> None:
+    """If it changed on purpose: python -m tests.recipes.golden, and read the difference before you commit it."""
+    assert launch_text(recipe) == golden_file(recipe).read_text()
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {golden_file(recipe) for recipe in RECIPES} == set(GOLDEN.iterdir())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_header_is_the_command_that_runs_it(recipe: Path) -> None:
+    assert f"launcher run {recipe.relative_to(ROOT)}" in recipe.read_text()

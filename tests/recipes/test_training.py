@@ -1,0 +1,96 @@
+"""The shipped recipes, trained for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import launcher
+
+DIGITS = "recipes/digits/recipe.yaml"
+BATCHES = {"divides": ("batch.global=256",), "does not divide": ("batch.global=250", "batch.micro=32")}
+CONTRACT = {
+    "train/global_step", "train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/samples_seen",
+    "batch/global_samples", "batch/global_items", "batch/micro_steps", "batch/world_size", "comm/allreduce_calls",
+    "comm/allreduce_bytes", "throughput/samples_per_sec", "time/update", "time/data", "memory/peak_bytes",
+}  # fmt: skip
+
+
+def train(runs: Path, recipe: str, *overrides: str) -> list[dict[str, Any]]:
+    run_id = f"run{len(list(runs.iterdir()))}"
+    done = launcher("run", recipe, *overrides, "--runs", str(runs), "--run-id", run_id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = runs / run_id / "metrics.jsonl"
+    return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """Batch → world size → the rows of the first 24 updates."""
+    runs = tmp_path_factory.mktemp("curves")
+    length = ("train.epochs=null", "train.updates=24", "eval.every=end")
+    return {
+        name: {world: train(runs, DIGITS, f"launch.nproc_per_node={world}", *batch, *length) for world in (1, 2, 3, 4)}
+        for name, batch in BATCHES.items()
+    }
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_loss_curve_is_the_same_on_any_number_of_ranks(
+    curves: dict[str, dict[int, list[dict[str, Any]]]], batch: str, world: int
+) -> None:
+    alone, together = curves[batch][1], curves[batch][world]
+    assert len(alone) == len(together) == 24
+    for one, other in zip(alone, together, strict=True):
+        assert other["train/loss"] == pytest.approx(one["train/loss"], rel=1e-4)
+        assert other["train/learning_rate"] == one["train/learning_rate"]
+        assert other["train/samples_seen"] == one["train/samples_seen"]
+
+
+@pytest.mark.parametrize(("batch", "full", "tail"), [("divides", 256, 157), ("does not divide", 250, 187)])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_every_full_window_has_the_global_batch(
+    curves: dict[str, dict[int, list[dict[str, Any]]]], batch: str, full: int, tail: int, world: int
+) -> None:
+    rows = curves[batch][world]
+    assert [row["batch/global_samples"] for row in rows] == ([full] * 5 + [tail]) * 4
+    assert rows[5]["train/samples_seen"] == 1437
+    assert {row["batch/world_size"] for row in rows} == {world}
+
+
+def test_gradients_cross_once_per_update(curves: dict[str, dict[int, list[dict[str, Any]]]]) -> None:
+    """One bucket holds the whole model: one call, with one copy of its gradients, whatever K is."""
+    for worlds in curves.values():
+        for world, rows in worlds.items():
+            assert {row["comm/allreduce_calls"] for row in rows} == {0 if world == 1 else 1}
+            assert {row["comm/allreduce_bytes"] for row in rows} == {0 if world == 1 else 38_282 * 4}
+
+
+def test_rows_have_the_names_of_the_contract(curves: dict[str, dict[int, list[dict[str, Any]]]]) -> None:
+    rows = curves["divides"][2]
+    assert all(set(row) == CONTRACT for row in rows[:-1])
+    assert set(rows[-1]) == CONTRACT | {"eval/accuracy", "eval/loss"}
+
+
+@pytest.mark.parametrize("recipe", [DIGITS, "recipes/digits/accelerate.yaml"])
+def test_digits_are_recognised(tmp_path: Path, recipe: str) -> None:
+    rows = train(tmp_path, recipe, "launch.nproc_per_node=2")
+    assert rows[-1]["eval/accuracy"] > 0.97
+    assert sum("eval/accuracy" in row for row in rows) == 20
+
+
+def test_a_script_of_ones_own(tmp_path: Path) -> None:
+    train(tmp_path, "recipes/plain_loop/recipe.yaml", "launch.nproc_per_node=2")
+    log = (tmp_path / "run0" / "logs" / "rank_0.log").read_text()
+    words = log.split()
+    assert float(words[words.index("accuracy") + 1]) > 0.95
+    assert "after 180 updates" in log
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    rows = train(tmp_path, DIGITS, "train.precision=bf16", "train.epochs=3", "launch.nproc_per_node=2")
+    assert rows[-1]["eval/accuracy"] > 0.6
