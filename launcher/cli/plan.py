@@ -18,7 +18,10 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Show what a recipe comes to: who takes which samples, learning rate, updates, bytes, and the command."""
+    """Show the batch arithmetic of a recipe.
+
+    Who takes which samples, learning rate, updates, bytes reduced, and the command.
+    """
     import json
 
     from launcher.cli.plan_json import plan_as_json

@@ -8,7 +8,7 @@ import typer
 
 
 def schema() -> None:
-    """Print the JSON Schema of a recipe, from which editors complete keys and show what they are for."""
+    """Print the JSON Schema of a recipe, for editors."""
     from launcher.recipe.schema import recipe_json_schema
 
     typer.echo(json.dumps(recipe_json_schema(), indent=2))

@@ -1,0 +1,74 @@
+"""What a run shows, on a terminal and where there is none."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.display import row_in_words
+from launcher.cli.numbers import of_bytes, of_seconds
+from tests.processes import ROOT, clean_environment, launcher
+
+TINY = "tests/tasks/tiny.yaml"
+
+
+def on_a_terminal(columns: int, *arguments: str) -> tuple[int, str]:
+    """Run the command on a terminal of its own; its exit code and all that it wrote."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher", *arguments],
+        env=clean_environment(COLUMNS=str(columns), TERM="xterm"),
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    written = b""
+    while chunk := read(ours):
+        written += chunk
+    os.close(ours)
+    return process.wait(timeout=60), written.decode()
+
+
+def read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the last process has let go of the terminal
+        return b""
+
+
+@pytest.mark.parametrize("columns", [30, 120])
+def test_a_terminal_gets_a_bar_and_its_cursor_back(tmp_path: Path, columns: int) -> None:
+    code, written = on_a_terminal(columns, "run", TINY, "--runs", str(tmp_path))
+    assert code == 0, written
+    assert "━" in written
+    assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l")  # the cursor is shown again
+    assert "done: 5 updates" in written
+
+
+def test_a_pipe_gets_lines_without_colours(tmp_path: Path) -> None:
+    done = launcher("run", TINY, "--runs", str(tmp_path))
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == "tiny: 2 ranks on cpu, effective global batch 16 = 2 × 2 micro-steps of 4 samples"
+    assert any(line.startswith("update 5/5  loss ") and "batch 16" in line for line in lines)
+    assert any(line.startswith("done: 5 updates, 80 samples in ") for line in lines)
+    assert "effective global batch: 16 = 2 × 2 micro-steps of 4 samples" in lines
+
+
+def test_a_row_in_words() -> None:
+    row = {"train/loss": 0.123456, "train/learning_rate": 3e-3, "batch/global_samples": 1256.0, "eval/accuracy": 0.98}
+    assert row_in_words(row) == ("loss 0.1235  lr 3.00e-03  batch 1,256  samples/s not finite  eval/accuracy 0.9800")
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [of_bytes(n) for n in (0, 999, 1000, 153_128, 61e6, 2.5e13)] == [
+        "0 B", "999 B", "1 kB", "153 kB", "61 MB", "25 TB",
+    ]  # fmt: skip
+    assert [of_seconds(s) for s in (0.04, 59.9, 61, 3723)] == ["0.0 s", "59.9 s", "0:01:01", "1:02:03"]

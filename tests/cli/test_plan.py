@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from launcher.cli.app import repeat_option
+from tests.processes import ROOT, clean_environment, launcher
+
+DIGITS = "recipes/digits/recipe.yaml"
+
+DERIVATION = """\
+digits: 3 ranks on cpu (1 machine × 3), by torchrun
+
+Batch
+  global batch         250  batch.global
+  micro-batch           32  batch.micro
+  micro-batches          8  = 250 / 32, rounded up, the last of 26
+  micro-steps       2 or 3  per rank = 8 / 3 ranks
+  check                250  = 7 × 32 + 26 samples
+
+Window (■ reduces gradients, □ does not)
+  rank 0                96  □□■
+  rank 1                96  □□■
+  rank 2                58   □■
+
+Length
+  samples            1,437  per epoch: data.samples
+  windows                6  per epoch = 5 of 250 and a tail of 187, kept
+  updates              120  = 6 × 20 epochs
+
+Learning rate
+  peak            0.009766  = 0.01 × 250/256 (linear)
+  warm-up               12  updates, linear
+  end                    0  cosine
+
+Gradients
+  reduced            153 kB  per update = 38,282 parameters × 4 B
+  without no_sync    459 kB  = 3 × as much
+
+On other numbers of ranks
+  ranks    global batch    micro-steps    at work    peak rate
+      1             250              8     100.0%     0.009766
+      2             250              4      97.7%     0.009766
+     64             250         0 or 1      12.2%     0.009766
+
+warning: ranks have 2 or 3 micro-steps: 13.2% of their time is spent waiting;
+batch.global=192 or 288 divides evenly.
+"""
+
+
+def plan(*arguments: str, columns: str = "80") -> str:
+    done = launcher("plan", *arguments, env={"COLUMNS": columns})
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def stripped(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def test_plan_is_a_derivation_to_check_by_hand() -> None:
+    text = stripped(
+        plan(DIGITS, "launch.nproc_per_node=3", "launch.device=cpu", "batch.global=250", "--world", "1", "2", "64")
+    )
+    shown, _, command = text.partition("\nCommand")
+    assert shown == DERIVATION.rstrip("\n") + "\n"
+    assert "launcher.worker.agent torchrun --standalone --nproc-per-node=3" in command
+
+
+def test_plan_of_data_that_is_not_known_says_so() -> None:
+    text = plan(DIGITS, "data.samples=null", "model.parameters=null", "launch.nproc_per_node=2", columns="120")
+    assert "known when the data is opened, or give data.samples" in text
+    assert "give model.parameters for bytes" in text
+
+
+def test_json_has_the_numbers_of_the_contract() -> None:
+    found = json.loads(
+        plan(DIGITS, "--json", "--world", "1", "2", "4", "8", "64", "launch.nproc_per_node=3", "launch.device=cpu")
+    )
+    assert found["batch"]["global"] == 256
+    assert found["batch"]["micro"] == 32
+    assert found["batch"]["world_size"] == 3
+    assert found["batch"]["micro_steps"] == [3, 3, 2]
+    assert found["updates_per_epoch"] == 6
+    assert found["tail_samples"] == 157
+    assert found["learning_rate"] == 0.01
+    assert len(found["warnings"]) == 1
+    assert "torchrun" in found["command"]
+    assert [row["world_size"] for row in found["worlds"]] == [1, 2, 4, 8, 64]
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "300"])
+def test_plan_on_any_width_of_terminal(columns: str) -> None:
+    assert "□" in plan(DIGITS, "launch.nproc_per_node=2", "launch.device=cpu", "--world", "1", "2", columns=columns)
+
+
+def test_worlds_may_stand_before_the_overrides() -> None:
+    arguments = ["plan", DIGITS, "--world", "1", "2", "launch.nproc_per_node=2", "--json"]
+    repeated = ["plan", DIGITS, "--world", "1", "--world", "2", "launch.nproc_per_node=2", "--json"]
+    assert repeat_option("--world", arguments) == repeated
+    assert repeat_option("--world", ["--world=4", "8"]) == ["--world=4", "8"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As in `launcher plan ... | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "plan", DIGITS],
+        env=clean_environment(),
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("plan", "--help"), ("run", "--help"), ("schema",)])
+def test_help_and_schema_answer(arguments: tuple[str, ...]) -> None:
+    done = launcher(*arguments)
+    assert done.returncode in (0, 2)  # without arguments the help is shown, and nothing was asked for
+    assert done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_command_or_flag_is_a_wrong_request() -> None:
+    for arguments in (("traian", DIGITS), ("plan", DIGITS, "--wrold", "2"), ("plan",)):
+        done = launcher(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
