@@ -44,7 +44,7 @@ class Mistake:
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.where, self.key) if part)
         sentence = f"{place}: {self.wrong}" if place else self.wrong
-        return " ".join(_stopped(part) for part in (sentence, self.cure) if part)
+        return _on_one_line(" ".join(_stopped(part) for part in (sentence, self.cure) if part))
 
 
 class RequestError(LauncherError):
@@ -82,6 +82,17 @@ class RunDirectoryUnusableError(LauncherError):
 
 def _stopped(sentence: str) -> str:
     return sentence if sentence.endswith(("?", ".")) else sentence + "."
+
+
+def _on_one_line(text: str) -> str:
+    """Names of files and keys come from elsewhere: what would move the cursor is shown as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def quoted(text: str) -> str:
+    """Text in quotes, shortened where it is long."""
+    whole = repr(text)
+    return whole if len(whole) <= 60 else whole[:57] + "..."
 
 
 def nearest_mark(marks: dict[str, str], key: str) -> str:

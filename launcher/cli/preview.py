@@ -15,5 +15,5 @@ from launcher.runners.new_run import fresh_id
 
 def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec:
     """The launch of a request in a directory that is not there yet."""
-    name = run_id or fresh_id(request.plan.recipe.name, datetime.now())
+    name = fresh_id(request.plan.recipe.name, datetime.now()) if run_id is None else run_id
     return build_launch(request.plan, RunDirectory((runs / name).absolute()), request.machine, os.environ)

@@ -11,7 +11,7 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.", show_default=False)],
 ) -> None:
-    """Write the report of a run: report.html, a page that needs nothing else."""
+    """Write the report page of a run."""
     from launcher.errors import Mistake, RequestError
     from launcher.report.write import write_report
     from launcher.rundir.layout import RunDirectory

@@ -23,8 +23,12 @@ def run(
     """Run a recipe on this machine."""
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
+    from launcher.errors import Mistake, RequestError
 
     request = read_request(recipe, overrides or [])
+    if request.plan.topology.nodes > 1:
+        mistake = Mistake("launch.nodes", "this version starts the ranks of one machine", "Set launch.nodes=1")
+        raise RequestError([mistake]).located(request.loaded.marks)
     if dry_run:
         typer.echo(preview(request, runs, run_id).as_shell())
         return

@@ -38,7 +38,7 @@ def run_here(request: Request, runs: Path, run_id: str | None) -> int:
         RunDirectoryUnusableError: the directory cannot be made, or holds a run already.
     """
     plan = request.plan
-    name = run_id or fresh_id(plan.recipe.name, datetime.now())
+    name = fresh_id(plan.recipe.name, datetime.now()) if run_id is None else run_id
     run = create_run_directory(runs, name, fresh=run_id is None)
     with held(run):
         refuse_used(run)

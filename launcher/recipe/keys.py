@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from functools import cache
 from typing import Any
 
-from launcher.recipe.schema import recipe_json_schema
+from launcher.recipe.schema import ENTRY, NAME, recipe_json_schema
+
+# The names that other launchers and trainers have for these keys.
+OTHER_WORDS = {
+    "batch_size": "batch.global",
+    "train_batch_size": "batch.global",
+    "global_batch_size": "batch.global",
+    "micro_batch_size": "batch.micro",
+    "per_device_train_batch_size": "batch.micro",
+    "train_micro_batch_size_per_gpu": "batch.micro",
+    "accumulation_steps": "batch.accumulation",
+    "gradient_accumulation_steps": "batch.accumulation",
+    "drop_last": "batch.tail",
+    "num_epochs": "train.epochs",
+    "max_epochs": "train.epochs",
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.updates",
+    "mixed_precision": "train.precision",
+    "gradient_clipping": "train.max_grad_norm",
+    "clip_grad_norm": "train.max_grad_norm",
+    "learning_rate": "optimizer.lr",
+    "warmup_steps": "schedule.warmup",
+    "warmup_ratio": "schedule.warmup",
+    "num_workers": "data.workers",
+    "num_processes": "launch.nproc_per_node",
+    "num_machines": "launch.nodes",
+    "nnodes": "launch.nodes",
+    "backend": "launch.method",
+}
 
 
 @cache
@@ -15,14 +45,14 @@ def _schema() -> dict[str, Any]:
 
 
 def fragment(key: str) -> dict[str, Any] | None:
-    """The part of the JSON Schema that describes a dotted key, or None where the schema has no such key."""
+    """The part of the JSON Schema that describes a dotted key; empty below `task.args`, None for an unknown key."""
     node = _schema()
     for part in key.split(".") if key else ():
         node = _resolve(node)
         if part in node.get("properties", {}):
             node = node["properties"][part]
         elif part.isdigit() and ("items" in node or "prefixItems" in node):
-            node = node.get("items") or node["prefixItems"][min(int(part), len(node["prefixItems"]) - 1)]
+            node = node.get("items") or node["prefixItems"][0]  # the places of a list are alike
         elif node.get("additionalProperties") is True:
             return {}
         else:
@@ -35,6 +65,16 @@ def children(key: str) -> list[str]:
     return list((fragment(key) or {}).get("properties", {}))
 
 
+@cache
+def all_keys(parent: str = "") -> tuple[str, ...]:
+    """Every dotted key of the schema, or those below one of them."""
+    keys: list[str] = []
+    for child in children(parent):
+        dotted = f"{parent}.{child}" if parent else child
+        keys += [dotted, *all_keys(dotted)]
+    return tuple(keys)
+
+
 def takes_text(key: str) -> bool:
     """Whether the schema wants text here, so that an override such as `name=123` is not read as a number."""
     node = fragment(key) or {}
@@ -43,72 +83,144 @@ def takes_text(key: str) -> bool:
 
 
 def suggestion(key: str) -> str:
-    """The existing dotted key most like an unknown one: a sibling, or the same word elsewhere; empty if none."""
+    """The existing dotted key most like an unknown one: a synonym, a sibling, or the word elsewhere; empty if none."""
     parent, _, word = key.rpartition(".")
+    if word in OTHER_WORDS:
+        return OTHER_WORDS[word]
     near = difflib.get_close_matches(word, children(parent), 1, cutoff=0.6)
     if near:
         return f"{parent}.{near[0]}" if parent else near[0]
-    elsewhere = [known for known in _all_keys("") if known.rpartition(".")[2] == word]
-    return elsewhere[0] if elsewhere else ""
+    words = {known.rpartition(".")[2]: known for known in reversed(all_keys())}
+    elsewhere = difflib.get_close_matches(word, words, 1, cutoff=0.8)
+    if elsewhere:
+        return words[elsewhere[0]]
+    free = [child for child in children(parent) if parent and _takes_any_key(f"{parent}.{child}")]
+    return f"{parent}.{free[0]}.{word}" if free else ""
 
 
-def expectation(node: dict[str, Any]) -> str:
-    """What a value must be, in words, as the end of a sentence that begins with "must be"."""
-    node = _resolve(node)
-    if "anyOf" in node:
-        return " or ".join(expectation(option) for option in node["anyOf"] if option.get("type") != "null")
-    if "enum" in node or "const" in node:
-        return " or ".join(node.get("enum", [node.get("const")]))
-    kind = node.get("type", "")
-    if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _range(node)
-    if kind == "array":
-        length = node.get("minItems")
-        return f"a list of {length} values" if length and length == node.get("maxItems") else "a list"
-    if kind == "object":
-        keys = ", ".join(node.get("properties", {}))
-        return f"a mapping with the keys {keys}" if keys else "a mapping"
-    if kind == "string":
-        return _PATTERNS.get(node.get("pattern", ""), "text")
-    return {"boolean": "true or false"}.get(kind, "a value")
+def expectation(node: dict[str, Any], value: Any = None) -> str:
+    """What a value must be, in words, as the end of a sentence that begins with "must be".
+
+    Args:
+        node: what the schema says of the value.
+        value: the value that is wrong; a bound that nobody meets by accident is named only to one who did.
+    """
+    *most, last = _alternatives(node, value)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
-_PATTERNS = {
-    r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$": "file.py:Class or package.module:Class",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": (
-        "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
-    ),
+def cure(key: str, node: dict[str, Any], value: Any) -> str:
+    """What to write instead of a wrong value, where it can be guessed; empty where the expectation says it all."""
+    if value is None:
+        return "Give it a value, or delete the key"
+    options = _options(node)
+    kinds = {option.get("type") for option in options}
+    if isinstance(value, str):
+        words = [word for option in options for word in _words(option)]
+        near = difflib.get_close_matches(value, words, 1, cutoff=0.7)
+        if near:
+            return f"Did you mean {near[0]}?"
+        if kinds == {"boolean"} and value.lower() in _SWITCHES:
+            return f"Write {_SWITCHES[value.lower()]}"
+        required = _resolve(node).get("required", [])
+        if len(required) == 1:
+            return f"Write {key}: {{{required[0]}: {value}}}" if value.isprintable() and len(value) < 60 else ""
+    if kinds == {"string"} and isinstance(value, int | float) and not any(_words(option) for option in options):
+        return "Put quotes around it"
+    number = _number_meant(value, whole="number" not in kinds)
+    return f"Write {number}" if number is not None and any(_admits(option, number) for option in options) else ""
+
+
+FAR = 10**6  # a bound from here on only keeps arithmetic from overflowing: it is named to who reached it
+
+_SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_EXPECTED_TEXT = {
+    ENTRY: "file.py:Class or package.module:Class",
+    NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
 }
 
 
-def _range(node: dict[str, Any]) -> str:
-    low, high = node.get("minimum"), node.get("maximum")
-    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-    words = []
-    if above is not None:
-        words.append(f"above {above:g}")
-    if low is not None:
-        words.append(f"of at least {low}")
-    if high is not None and high < 2**53:  # higher bounds only keep the arithmetic from overflowing
-        words.append(f"at most {high}")
-    if below is not None and below < 2**53:
-        words.append(f"below {below}")
+def _number_meant(value: Any, whole: bool) -> int | float | None:
+    """The number behind `"8"`, `1_000`, `0123` or `8.0`."""
+    if isinstance(value, str) and value.isascii():
+        plain = value.replace(",", "") if re.fullmatch(r"[0-9]{1,3}(,[0-9]{3})+", value) else value
+        try:
+            value = float(plain)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return None if whole else value
+
+
+def _admits(option: dict[str, Any], number: int | float) -> bool:
+    if option.get("type") != "number" and not (option.get("type") == "integer" and isinstance(number, int)):
+        return False
+    return (
+        option.get("minimum", number) <= number <= option.get("maximum", number)
+        and ("exclusiveMinimum" not in option or option["exclusiveMinimum"] < number)
+        and ("exclusiveMaximum" not in option or number < option["exclusiveMaximum"])
+    )
+
+
+def _options(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The types that a value may have, but for null."""
+    node = _resolve(node)
+    return [_resolve(option) for option in node.get("anyOf", [node]) if option.get("type") != "null"]
+
+
+def _words(option: dict[str, Any]) -> list[str]:
+    return list(option.get("enum", [option["const"]] if "const" in option else []))
+
+
+def _alternatives(node: dict[str, Any], value: Any) -> list[str]:
+    return [words for option in _options(node) for words in _words(option) or [_described(option, value)]]
+
+
+def _described(option: dict[str, Any], value: Any) -> str:
+    kind = option.get("type", "")
+    if kind in ("integer", "number"):
+        return ("a whole number" if kind == "integer" else "a number") + _range(option, value)
+    if kind == "array":
+        many = f" of {option['minItems']}" if "minItems" in option else ""
+        return f"a list{many}, each {expectation(option.get('items') or option['prefixItems'][0])}"
+    if kind == "object":
+        keys = ", ".join(option.get("properties", {}))
+        return f"a mapping with the keys {keys}" if keys else "a mapping"
+    if kind == "string":
+        return _EXPECTED_TEXT.get(option.get("pattern", ""), "text")
+    return {"boolean": "true or false"}.get(kind, "a value")
+
+
+def _range(option: dict[str, Any], value: Any) -> str:
+    low, high = option.get("minimum"), option.get("maximum")
+    above, below = option.get("exclusiveMinimum"), option.get("exclusiveMaximum")
+    reached = value if isinstance(value, int | float) else 0
+    if high is not None and high >= FAR and reached <= high:
+        high = None
+    if below is not None and below >= FAR and reached < below:
+        below = None
+    if low is not None and high is not None:
+        return f" from {low:g} to {int(high)}"
+    if low is not None and below is not None:
+        return f" from {low:g} to below {int(below)}"
+    words = [f"above {above:g}"] if above is not None else [f"of at least {low:g}"] if low is not None else []
+    if high is not None:
+        words.append(f"at most {int(high)}")
     return " " + " and ".join(words) if words else ""
 
 
-def _all_keys(parent: str) -> list[str]:
-    keys = []
-    for child in children(parent):
-        dotted = f"{parent}.{child}" if parent else child
-        keys += [dotted, *_all_keys(dotted)]
-    return keys
+def _takes_any_key(key: str) -> bool:
+    return (fragment(key) or {}).get("additionalProperties") is True
 
 
 def _resolve(node: dict[str, Any]) -> dict[str, Any]:
     """Follow a reference, also one behind "or null"."""
     options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
     if len(options) == 1:
-        node = {**options[0], "nullable": True}
+        node = options[0]
     if "$ref" in node:
         return dict(_schema()["$defs"][node["$ref"].rpartition("/")[2]])
     return node

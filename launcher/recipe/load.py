@@ -10,12 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from launcher.errors import Mistake, RequestError
-from launcher.recipe.keys import expectation, fragment, suggestion
+from launcher.errors import Mistake, RequestError, nearest_mark, quoted
+from launcher.recipe.keys import children, cure, expectation, fragment, suggestion
 from launcher.recipe.rules import broken_rules
 from launcher.recipe.schema import Recipe
 from launcher.recipe.source import Source, read_source
 from launcher.recipe.task_code import missing_code
+
+MAX_MISTAKES = 50  # shown of one recipe
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class LoadedRecipe:
     Attributes:
         recipe: the recipe, its file paths absolute.
         path: the recipe file, as the user named it.
-        marks: dotted key → `file:line` or `command line`.
+        marks: dotted key → `file:line` or `command line`; the empty key is the file itself.
     """
 
     recipe: Recipe
@@ -44,34 +46,39 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         RequestError: with every mistake that was found, each with its place and its cure.
     """
     source = read_source(path, overrides)
-    mistakes, recipe = _validate(source.data)
-    if recipe is not None:
-        recipe = _with_absolute_paths(recipe, source, path)
-        mistakes += missing_code(recipe)
-    if recipe is None or mistakes:
-        located = RequestError(mistakes).located({"": str(path), **source.marks})
+    mistakes, recipe = _validate(source)
+    recipe = _with_absolute_paths(recipe, source, path)
+    mistakes += missing_code(recipe)
+    if mistakes:
+        located = RequestError(mistakes).located(source.marks)
         raise RequestError(sorted(located.mistakes, key=lambda mistake: _place(mistake.where)))
     return LoadedRecipe(recipe, path, source.marks)
 
 
-def _validate(data: dict[str, Any]) -> tuple[list[Mistake], Recipe | None]:
-    """Check the types and the rules; the recipe is None where types are wrong.
+def _validate(source: Source) -> tuple[list[Mistake], Recipe]:
+    """Check the types and the rules.
 
-    Sections with a wrong value are then taken out and the rules are checked on the others, so that one command
-    reports all that can be known.
+    Sections with a wrong value are taken out and the rules are checked on the others, so that one command
+    reports all that can be known; the recipe is then not the one that was asked for.
     """
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = _typed(source.data)
         return list(broken_rules(recipe)), recipe
     except ValidationError as error:
-        mistakes = list(_type_mistakes(error.errors(include_url=False), data))
-    broken_sections = {mistake.key.partition(".")[0] for mistake in mistakes}
-    sound = Recipe.model_validate({key: value for key, value in data.items() if key not in broken_sections})
-    rules = [rule for rule in broken_rules(sound) if rule.key.partition(".")[0] not in broken_sections]
-    return mistakes + rules, None
+        errors = error.errors(include_url=False)
+    broken = {str(error["loc"][0]) for error in errors}
+    sound = _typed({key: value for key, value in source.data.items() if key not in broken})
+    mistakes = list(_type_mistakes(errors[:MAX_MISTAKES], source))
+    if len(errors) > MAX_MISTAKES:
+        mistakes.append(Mistake("", f"{len(errors):,} mistakes; {MAX_MISTAKES} are shown", "Correct these first"))
+    return [*mistakes, *broken_rules(sound, broken)], sound
 
 
-def _type_mistakes(errors: list[ErrorDetails], data: dict[str, Any]) -> Iterator[Mistake]:
+def _typed(data: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate(data, by_alias=True, by_name=False)
+
+
+def _type_mistakes(errors: list[ErrorDetails], source: Source) -> Iterator[Mistake]:
     reported: set[str] = set()
     for error in errors:
         key = _key_of(error)
@@ -79,14 +86,35 @@ def _type_mistakes(errors: list[ErrorDetails], data: dict[str, Any]) -> Iterator
             continue  # one mistake for a value, however many of the types it could have had
         reported.add(key)
         if error["type"] == "extra_forbidden":
-            near = suggestion(key)
-            yield Mistake(key, "unknown key", f"Did you mean {near}?" if near else "Delete it")
-            continue
-        expected = expectation(fragment(key) or {})
-        if error["type"] == "missing" and key == ".".join(str(part) for part in error["loc"]):
-            yield Mistake(key, f"is missing: it must be {expected}")
+            yield Mistake(key, "unknown key", _cure_for_unknown(key, error["loc"]))
+        elif error["type"] == "missing" and key == ".".join(str(part) for part in error["loc"]):
+            yield Mistake(key, f"is missing: it must be {expectation(fragment(key) or {})}", "Add it")
         else:
-            yield Mistake(key, f"must be {expected}, not {_shown(_value_at(data, key))}")
+            yield _wrong_value(key, error["loc"], source)
+
+
+def _cure_for_unknown(key: str, loc: tuple[int | str, ...]) -> str:
+    if fragment(key):  # a key with a dot in it, as on the command line
+        *parents, word = key.split(".")
+        return f"In a file, write {word} under {'.'.join(parents)}"
+    near = suggestion(key)
+    if near:
+        return f"Did you mean {near}?"
+    parent = ".".join(str(part) for part in loc[:-1])
+    return f"{parent or 'A recipe'} has the keys {', '.join(children(parent))}"
+
+
+def _wrong_value(key: str, loc: tuple[int | str, ...], source: Source) -> Mistake:
+    value = _value_at(source.data, key)
+    entry = loc[len(key.split("."))] if len(loc) > len(key.split(".")) else None
+    if isinstance(entry, int) and isinstance(value, list) and entry < len(value):
+        node, value, which = fragment(f"{key}.0") or {}, value[entry], f"entry {entry + 1} "
+        where = nearest_mark(source.marks, f"{key}.{entry}")
+    else:
+        node, which, where = fragment(key) or {}, "", ""
+    return Mistake(
+        key, f"{which}must be {expectation(node, value)}, not {_shown(value)}", cure(key, node, value), where
+    )
 
 
 def _key_of(error: ErrorDetails) -> str:
@@ -94,7 +122,7 @@ def _key_of(error: ErrorDetails) -> str:
     parts = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         return ".".join(parts)
-    while fragment(".".join(parts)) is None or parts[-1].isdigit():
+    while len(parts) > 1 and (fragment(".".join(parts)) is None or parts[-1].isdigit()):
         parts.pop()
     return ".".join(parts)
 
@@ -109,8 +137,6 @@ def _value_at(data: Any, key: str) -> Any:
     for part in key.split("."):
         if isinstance(data, dict) and part in data:
             data = data[part]
-        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
-            data = data[int(part)]
         else:
             return data
     return data
@@ -121,14 +147,16 @@ def _shown(value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, dict):
         return "a mapping"
-    text = repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return quoted(value)
+    text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _with_absolute_paths(recipe: Recipe, source: Source, path: Path) -> Recipe:
     """Paths in a recipe start from the file that gives them, so that a resolved recipe works from anywhere."""
     changes: dict[str, Any] = {}
-    if recipe.task and recipe.task.entry.partition(":")[0].endswith(".py"):
+    if recipe.task and recipe.task.entry.rpartition(":")[0].endswith(".py"):
         folder = source.folders.get("task.entry", path.parent.absolute())
         changes["task"] = recipe.task.model_copy(update={"entry": str(folder / recipe.task.entry)})
     if recipe.script:

@@ -1,26 +1,27 @@
 """Rules that hold between keys, checked before anything is planned.
 
-Each rule looks at the sections that are well-formed and answers with the mistakes that it finds, so that one
-command reports all of them together.
+Each rule names the sections that it looks at and answers with the mistakes that it finds, so that one command
+reports all that can be known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from launcher.errors import Mistake
-from launcher.recipe.schema import BatchSection, Recipe, Section
+from launcher.recipe.schema import Recipe, Section
 
 
-def broken_rules(recipe: Recipe) -> Iterator[Mistake]:
-    """Every rule between keys that the recipe breaks."""
-    yield from _one_thing_to_run(recipe)
-    yield from _two_of_the_batch(recipe.batch)
-    yield from _one_length(recipe)
-    yield from _scaling_has_a_reference(recipe)
-    yield from _sgd_alone_has_momentum(recipe)
-    yield from _sync_batchnorm_needs_a_gpu(recipe)
-    yield from _script_does_it_itself(recipe)
+def broken_rules(recipe: Recipe, unknown: Collection[str] = ()) -> Iterator[Mistake]:
+    """Every rule between keys that the recipe breaks.
+
+    Args:
+        recipe: the recipe.
+        unknown: sections whose values are wrong and of which the recipe has the defaults; their rules must wait.
+    """
+    for rule, sections in _RULES:
+        if not any(section in unknown for section in sections):
+            yield from rule(recipe)
 
 
 def _one_thing_to_run(recipe: Recipe) -> Iterator[Mistake]:
@@ -34,19 +35,20 @@ def _one_thing_to_run(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
-def _two_of_the_batch(batch: BatchSection) -> Iterator[Mistake]:
+def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
+    batch = recipe.batch
     given = {"global": batch.global_, "micro": batch.micro, "accumulation": batch.accumulation}
     present = [key for key, value in given.items() if value is not None]
-    if len(present) == 2 or len(present) == 3:
+    if len(present) >= 2:
         return
-    missing = " and ".join(f"batch.{key}" for key in given if key not in present)
     cure = {
         (): "Write for example batch: {global: 256, micro: 32}",
         ("global",): "Add batch.micro, the samples that fit into one forward and backward",
         ("micro",): "Add batch.global, the samples of one update over all ranks",
         ("accumulation",): "Add batch.global, the samples of one update over all ranks",
     }[tuple(present)]
-    yield Mistake("batch", f"two of global, micro and accumulation are needed; {missing} are not given", cure)
+    only = f"only {present[0]} is" if present else "none is"
+    yield Mistake("batch", f"two of global, micro and accumulation are needed, and {only} given", cure)
 
 
 def _one_length(recipe: Recipe) -> Iterator[Mistake]:
@@ -57,7 +59,7 @@ def _one_length(recipe: Recipe) -> Iterator[Mistake]:
         unset = " ".join(f"train.{key}=null" for key in given[:-1])
         yield Mistake(
             "train",
-            f"{' and '.join(given)} are given; the run can have one length",
+            f"{', '.join(given[:-1])} and {given[-1]} are given; a run has one length",
             f"Keep one of them, or unset on the command line: {unset}",
         )
 
@@ -90,7 +92,7 @@ def _sync_batchnorm_needs_a_gpu(recipe: Recipe) -> Iterator[Mistake]:
 
 def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
     """Settings of our own loop, which a script would have to read for them to mean anything."""
-    if recipe.script is None:
+    if recipe.script is None or recipe.task is not None:
         return
     for name in ("schedule", "eval", "parallel"):
         yield from _changed_from_default(name, getattr(recipe, name), ())
@@ -101,3 +103,14 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
     for key, field in type(section).model_fields.items():
         if key not in allowed and getattr(section, key) != field.default:
             yield Mistake(f"{name}.{key}", "a script does this itself", "Delete the key and set it in the script")
+
+
+_RULES = (
+    (_one_thing_to_run, ("task", "script")),
+    (_two_of_the_batch, ("batch",)),
+    (_one_length, ("train", "script")),
+    (_scaling_has_a_reference, ("lr_scaling",)),
+    (_sgd_alone_has_momentum, ("optimizer",)),
+    (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
+    (_script_does_it_itself, ("task", "script", "schedule", "eval", "parallel", "train")),
+)

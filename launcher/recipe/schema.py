@@ -11,7 +11,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A name becomes part of paths, job names and dashboards: nothing that a shell or a file system could take apart.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
+ENTRY = r"^(.+\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*):[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class Section(BaseModel):
@@ -24,7 +26,7 @@ class TaskSection(Section):
     """The model, data and loss to train."""
 
     entry: str = Field(
-        pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$",
+        pattern=ENTRY,
         description="The task: a file beside the recipe (task.py:Class) or an installed one (package.module:Class).",
     )
     args: dict[str, Any] = Field(default={}, description="Keyword arguments for the task's constructor.")
@@ -90,7 +92,9 @@ class OptimizerSection(Section):
     """The optimizer."""
 
     name: Literal["adamw", "sgd"] = Field(default="adamw", description="The optimizer.")
-    lr: Positive = Field(default=1e-3, description="Learning rate before lr_scaling: the peak of the schedule.")
+    lr: Annotated[float, Field(gt=0, le=1e9)] = Field(
+        default=1e-3, description="Learning rate before lr_scaling: the peak of the schedule."
+    )
     weight_decay: NonNegative = Field(default=0.0, description="Decoupled weight decay (adamw) or L2 penalty (sgd).")
     betas: tuple[Fraction, Fraction] = Field(
         default=(0.9, 0.999), strict=False, description="AdamW's two running-average factors."
@@ -106,7 +110,7 @@ class ScheduleSection(Section):
     name: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="Shape after the warm-up, from the peak to `final` of it as the run ends."
     )
-    warmup: Fraction | Annotated[int, Field(ge=0)] = Field(
+    warmup: Fraction | Annotated[int, Field(ge=0, le=2**62)] = Field(
         default=0, description="Linear warm-up: a number of updates, or a fraction of all updates (0.1)."
     )
     final: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -137,14 +141,18 @@ class ParallelSection(Section):
     """How the ranks hold the model together."""
 
     engine: Literal["ddp"] = Field(default="ddp", description="What owns gradient sync.")
-    bucket_mb: Positive = Field(default=25.0, description="Size in MiB of a gradient bucket, reduced in one call.")
+    bucket_mb: Annotated[float, Field(gt=0, le=65536)] = Field(
+        default=25.0, description="Size in MiB of a gradient bucket, reduced in one call."
+    )
     find_unused_parameters: bool = Field(
         default=False, description="Allow parameters that some forward passes do not use (slower)."
     )
     sync_batchnorm: bool = Field(
         default=False, description="BatchNorm over the micro-batches of all ranks instead of each its own (GPU only)."
     )
-    timeout: Positive = Field(default=600.0, description="Seconds that a rank waits for the others before it fails.")
+    timeout: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
+        default=600.0, description="Seconds that a rank waits for the others before it fails; a year at most."
+    )
 
 
 class LaunchSection(Section):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import Mistake, RequestError
-from launcher.recipe.keys import takes_text
-from launcher.recipe.strict_yaml import parse_document, parse_scalar
+from launcher.errors import Mistake, RequestError, quoted
+from launcher.recipe.files import RECIPES, cure_for_missing, is_file, is_folder, shown
+from launcher.recipe.keys import fragment, takes_text
+from launcher.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, Parsed, check_text, parse_document, parse_value
 
 COMMAND_LINE = "command line"
 MAX_EXTENDS = 8
@@ -23,7 +23,7 @@ class Source:
 
     Attributes:
         data: nested mappings, as the files and overrides give them.
-        marks: dotted key → `file:line` or `command line`, for messages.
+        marks: dotted key → `file:line` or `command line`, for messages; the empty key is the file itself.
         folders: dotted key → folder that the key's relative paths start from.
     """
 
@@ -42,7 +42,7 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
     mistakes: list[Mistake] = []
     for override in overrides:
         try:
-            source = _overlay(source, _override(override, path.parent))
+            source = _with_override(source, override, path.parent.absolute())
         except RequestError as error:
             mistakes.extend(error.mistakes)
     if mistakes:
@@ -51,75 +51,126 @@ def read_source(path: Path, overrides: Sequence[str] = ()) -> Source:
 
 
 def _read_file(path: Path, chain: tuple[Path, ...]) -> Source:
-    name = os.path.normpath(path)
+    name = shown(path)
     try:
-        raw = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
         raise RequestError([_unreadable(path, error)]) from None
     parsed = parse_document(raw, name)
     data = dict(parsed.value)
-    marks = {key: f"{name}:{line}" for key, line in parsed.lines.items()}
+    marks = {"": name, **{key: f"{name}:{line}" for key, line in parsed.lines.items()}}
     extends = data.pop("extends", None)
     own = Source(data, marks, dict.fromkeys(marks, path.parent.absolute()))
     if extends is None:
         return own
-    if not isinstance(extends, str):
-        raise RequestError([Mistake("extends", "must be the path of another recipe", where=marks["extends"])])
-    parent = path.parent / extends
-    seen = (*chain, path.resolve())
-    if parent.resolve() in seen or len(seen) > MAX_EXTENDS:
-        wrong = f"{extends} leads back to this file" if parent.resolve() in seen else f"more than {MAX_EXTENDS} levels"
-        raise RequestError([Mistake("extends", wrong, "Let each recipe extend a simpler one", marks["extends"])])
-    if not parent.is_file():
-        raise RequestError([Mistake("extends", f"there is no file {os.path.normpath(parent)}", where=marks["extends"])])
-    return _overlay(_read_file(parent, seen), own)
+    base, chain = _extended(path, extends, (*chain, path), marks["extends"])
+    return _overlay(_read_file(base, chain), own)
 
 
-def _unreadable(path: Path, error: OSError) -> Mistake:
-    name = os.path.normpath(path)
-    if path.is_dir():
-        return Mistake("", "this is a folder", f"Name the recipe in it, such as {name}/recipe.yaml", name)
-    if not isinstance(error, FileNotFoundError):
-        return Mistake("", f"cannot be read: {error.strerror}", where=name)
-    near = difflib.get_close_matches(path.name, [entry.name for entry in _siblings(path)], 1)
-    cure = f"Did you mean {os.path.normpath(path.parent / near[0])}" if near else "Check the path"
-    return Mistake("", "there is no such file", cure + ("?" if near else ""), name)
-
-
-def _siblings(path: Path) -> list[Path]:
-    return list(path.parent.iterdir()) if path.parent.is_dir() else []
-
-
-def _override(text: str, folder: Path) -> Source:
-    key, equals, value_text = text.partition("=")
-    if not equals or not key or not all(key.split(".")):
+def _extended(path: Path, extends: Any, chain: tuple[Path, ...], where: str) -> tuple[Path, tuple[Path, ...]]:
+    """The file that `extends` names, checked, and the files that lead to it."""
+    if not isinstance(extends, str) or not extends:
         raise RequestError(
-            [Mistake("", f"{text!r} is not key=value", "Write for example batch.global=256", COMMAND_LINE)]
+            [Mistake("extends", "must be the path of another recipe", "Write for example extends: base.yaml", where)]
         )
-    value: Any = value_text
-    if not takes_text(key):
-        try:
-            value = parse_scalar(value_text)
-        except ValueError:
-            raise RequestError([Mistake(key, f"{value_text!r} is not a value", where=COMMAND_LINE)]) from None
-    elif value_text in ("null", "~", ""):
-        value = None
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return Source(value, {key: COMMAND_LINE}, {key: folder.absolute()})
+    base = path.parent / extends
+    if not is_file(base):
+        wrong = f"{shown(base)} is a folder" if is_folder(base) else f"there is no file {shown(base)}"
+        cure = cure_for_missing(base, RECIPES, "Paths start from the folder of this file", path)
+        raise RequestError([Mistake("extends", wrong, cure, where)])
+    if base.resolve() in [file.resolve() for file in chain]:
+        circle = " → ".join(shown(file) for file in (*chain, base))
+        raise RequestError([Mistake("extends", f"a circle: {circle}", "Let each recipe extend a simpler one", where)])
+    if len(chain) > MAX_EXTENDS:
+        wrong = f"more than {MAX_EXTENDS} recipes, each extending the next"
+        raise RequestError([Mistake("extends", wrong, "Let each recipe extend a simpler one", where)])
+    return base, chain
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> Mistake:
+    name = shown(path)
+    if is_folder(path):
+        return Mistake("", "this is a folder", cure_for_missing(path, RECIPES, ""), name)
+    if isinstance(error, FileNotFoundError):
+        return Mistake("", "there is no such file", cure_for_missing(path, RECIPES, "Check the path"), name)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return Mistake("", f"cannot be read: {reason}", "Check the path and its permissions", name)
+
+
+def _with_override(source: Source, text: str, folder: Path) -> Source:
+    key, value = _override(text)
+    parts = key.split(".")
+    data = value.value
+    for part in reversed(parts):
+        data = {part: data}
+    keys = [key, *(f"{key}.{below.lstrip('.')}" for below in value.lines)]
+    over = Source(data, dict.fromkeys(keys, COMMAND_LINE), dict.fromkeys(keys, folder))
+    merged = _overlay(source, over)
+    if value.value is None and fragment(key):
+        _delete(merged.data, parts)  # null unsets, also what is not there
+    for parent in _parents(key):
+        merged.marks.setdefault(parent, COMMAND_LINE)
+    return merged
+
+
+def _override(text: str) -> tuple[str, Parsed]:
+    """The key of a `key.path=value` string, and its value as the schema types it."""
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts) or not (key.isascii() and key.isprintable()) or len(parts) > MAX_DEPTH:
+        raise RequestError(
+            [Mistake("", f"{quoted(text)} is not key=value", "Write for example batch.global=256", COMMAND_LINE)]
+        )
+    if parts[0] == "extends":
+        cure = "Write it in the recipe, or name the other recipe"
+        raise RequestError([Mistake(key, "cannot be given here", cure, COMMAND_LINE)])
+    if not value.strip():
+        raise RequestError([Mistake(key, "has no value", f"Write {key}=null to unset it", COMMAND_LINE)])
+    if takes_text(key):
+        check_text(value, key, COMMAND_LINE)
+        return key, Parsed(None if value in ("null", "~") else value)
+    return key, parse_value(value, key, COMMAND_LINE)
 
 
 def _overlay(under: Source, over: Source) -> Source:
+    replaced: set[str] = set()
+    data = _merge(under.data, over.data, "", replaced)
+
+    def stands(key: str) -> bool:
+        return replaced.isdisjoint((key, *_parents(key)))
+
     return Source(
-        _merge(under.data, over.data),
-        {**under.marks, **over.marks},
-        {**under.folders, **over.folders},
+        data,
+        {**{key: mark for key, mark in under.marks.items() if stands(key)}, **over.marks},
+        {**{key: folder for key, folder in under.folders.items() if stands(key)}, **over.folders},
     )
 
 
-def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merge(under: dict[str, Any], over: dict[str, Any], path: str, replaced: set[str]) -> dict[str, Any]:
+    """Mappings merge, all else is replaced; null unsets, but in `task.args`, where it is a value like others."""
     merged = dict(under)
     for key, value in over.items():
+        dotted = f"{path}.{key}" if path else key
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = _merge(below, value, dotted, replaced)
+            continue
+        replaced.add(dotted)
+        if value is None and key in merged and fragment(dotted):
+            del merged[key]
+        else:
+            merged[key] = value
     return merged
+
+
+def _delete(data: dict[str, Any], parts: Sequence[str]) -> None:
+    for part in parts[:-1]:
+        data = data[part]
+    data.pop(parts[-1], None)
+
+
+def _parents(key: str) -> Iterator[str]:
+    while "." in key:
+        key = key.rpartition(".")[0]
+        yield key

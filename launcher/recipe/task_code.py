@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import ast
 import difflib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import Mistake
+from launcher.recipe.files import PYTHON, cure_for_missing, is_file, is_folder, shown
 from launcher.recipe.schema import Recipe
 
 
 def missing_code(recipe: Recipe) -> Iterator[Mistake]:
     """Files and classes that the recipe names and that are not there."""
-    if recipe.script and not Path(recipe.script.path).is_file():
-        yield Mistake("script.path", f"there is no file {recipe.script.path}", "Check the path")
+    if recipe.script:
+        yield from _broken_file("script.path", Path(recipe.script.path))
     file, _, name = (recipe.task.entry if recipe.task else "").rpartition(":")
     if not file.endswith(".py"):
         return
-    if not Path(file).is_file():
-        yield Mistake("task.entry", f"there is no file {file}", "Paths start from the folder of the recipe")
-        return
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (SyntaxError, ValueError) as error:
-        yield Mistake("task.entry", f"{file} is not Python: {error}", "Correct the file")
-        return
-    names = _bound_names(tree)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        cure = f"Did you mean {near[0]}?" if near else "Name the class that is your task"
-        yield Mistake("task.entry", f"{file} has no class {name}", cure)
+    broken = list(_broken_file("task.entry", Path(file)))
+    yield from broken
+    if not broken:
+        yield from _missing_class(Path(file), name)
 
 
 def batchnorm_uses(recipe: Recipe) -> tuple[str, ...]:
@@ -44,21 +37,64 @@ def batchnorm_uses(recipe: Recipe) -> tuple[str, ...]:
         return ()
     found = {
         (node.lineno, name)
-        for node in ast.walk(ast.parse(Path(file).read_bytes()))
+        for node in ast.walk(_parse(Path(file)))
         if isinstance(node, ast.Attribute | ast.Name)
         and "BatchNorm" in (name := node.attr if isinstance(node, ast.Attribute) else node.id)
     }
     return tuple(f"{Path(file).name}:{line} {name}" for line, name in sorted(found))
 
 
-def _bound_names(tree: ast.Module) -> set[str]:
-    """Names that a module binds at its top: a task may be written, imported or made there."""
+def _parse(path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the file's own, such as invalid escapes; Python shows them when it runs it
+        return ast.parse(path.read_bytes())
+
+
+def _broken_file(key: str, path: Path) -> Iterator[Mistake]:
+    if not is_file(path):
+        wrong = f"{shown(path)} is a folder" if is_folder(path) else f"there is no file {shown(path)}"
+        yield Mistake(key, wrong, cure_for_missing(path, PYTHON, "Paths start from the folder of the recipe"))
+        return
+    try:
+        _parse(path)
+    except SyntaxError as error:
+        place = f"{shown(path)}:{error.lineno}" if error.lineno else shown(path)
+        yield Mistake(key, f"{place} is not Python: {error.msg}", "Correct the file")
+    except (ValueError, RecursionError, MemoryError) as error:
+        yield Mistake(key, f"{shown(path)} is not Python: {str(error) or 'nested too deep'}", "Correct the file")
+    except OSError as error:
+        yield Mistake(key, f"{shown(path)} cannot be read: {error.strerror}", "Check its permissions")
+
+
+def _missing_class(path: Path, name: str) -> Iterator[Mistake]:
+    names, classes, open_ended = _bound_names(_parse(path))
+    if name in names or open_ended:
+        return
+    near = difflib.get_close_matches(name, names, 1)
+    cure = f"Its classes are {', '.join(sorted(classes)[:8])}" if classes else f"Write class {name}(Task) in it"
+    yield Mistake("task.entry", f"{shown(path)} has no class {name}", f"Did you mean {near[0]}?" if near else cure)
+
+
+def _bound_names(tree: ast.Module) -> tuple[set[str], set[str], bool]:
+    """What a module binds at its top: names that may be a class, its own classes, and whether there may be more.
+
+    A task may be written, imported or made there, also under `if` or `try`; after `from x import *`, or with a
+    `__getattr__`, only running the module would tell.
+    """
     names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            names.add(node.name)
+    classes: set[str] = set()
+    open_ended = False
+    nodes: list[ast.AST] = list(tree.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.ClassDef):
+            classes.add(node.name)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            open_ended = open_ended or node.name == "__getattr__"
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return names
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif not isinstance(node, ast.Lambda):
+            nodes.extend(ast.iter_child_nodes(node))
+    return names | classes, classes, open_ended or "*" in names

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from launcher.plan.order import sample_order
 from launcher.plan.windows import MicroBatch, Window
 from launcher.train.accumulator import MicroBatchData
-from launcher.train.task import SampleSource, Task, fetch
+from launcher.train.task import SampleSource, Task, fetch, tensors_of
 
-_AHEAD = 64  # windows whose sample order is computed at once: numpy costs the same for one as for many
+_AHEAD = 65_536  # positions whose order is computed at once: numpy costs about the same for one as for a thousand
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int)
         seed: the recipe's seed, which fixes the order of every epoch.
     """
     remaining = iter(windows)
-    while block := list(islice(remaining, _AHEAD)):
+    for first in remaining:
+        block = [first, *islice(remaining, _AHEAD // first.samples)]
         micro_batches = [window.micro_batches(rank) or (_filler(window),) for window in block]
         orders = _order_of_block(block, micro_batches, length, seed)
         for window, mine, order in zip(block, micro_batches, orders, strict=True):
@@ -104,10 +105,11 @@ class WindowLoader:
             )
 
     def _loaded(self) -> Iterator[tuple[Share, list[Any]]]:
+        tensors = tensors_of(self._task, self._data)
         if self._workers:
             yield from self._loaded_by_workers()
-        elif isinstance(self._data, TensorDataset) and type(self._task).collate is Task.collate:
-            yield from self._sliced(self._data.tensors)
+        elif tensors is not None:
+            yield from self._sliced(tensors)
         else:
             for share in self._shares:
                 yield share, [fetch(self._task, self._data, indices) for indices in share.indices]

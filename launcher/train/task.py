@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 
 class SampleSource(Protocol):
@@ -108,8 +109,19 @@ def losses_of(result: Tensor | Loss) -> Iterator[Loss]:
     yield loss
 
 
+def tensors_of(task: Task, data: SampleSource) -> tuple[Tensor, ...] | None:
+    """Data that is tensors already, from which a batch is indexed at once instead of stacked sample by sample."""
+    if isinstance(data, TensorDataset) and type(task).collate is Task.collate:
+        return data.tensors
+    return None
+
+
 def fetch(task: Task, data: SampleSource, indices: Sequence[int]) -> Any:
     """The samples at `indices` as one batch."""
+    tensors = tensors_of(task, data)
+    if tensors is not None:
+        rows = torch.tensor(indices)
+        return [tensor[rows] for tensor in tensors]
     together = getattr(data, "__getitems__", None)
     samples = together(list(indices)) if together else [data[index] for index in indices]
     return task.collate(samples)

@@ -19,6 +19,11 @@ from tests.processes import ROOT, clean_environment, launcher, processes_with
 TINY = "tests/tasks/tiny.yaml"
 
 
+def slow(*values: Any) -> Any:
+    """One more way of the same, for `make test-all`."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Path]:
     """A folder for runs; when a test is done, no process knows it any more."""
@@ -84,8 +89,7 @@ def rows(runs: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (runs / "it" / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("method", "ranks"), [("torchrun", 1), ("accelerate", 1), slow("accelerate", 2)])
 def test_a_run_ends_with_its_files(runs: Path, method: str, ranks: int) -> None:
     done = run_tiny(runs, f"launch.method={method}", f"launch.nproc_per_node={ranks}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,8 +102,7 @@ def test_a_run_ends_with_its_files(runs: Path, method: str, ranks: int) -> None:
     assert "effective global batch" in done.stdout
 
 
-@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("method", "rank"), [("torchrun", 0), ("accelerate", 1), slow("torchrun", 1)])
 def test_an_exception_is_named_with_its_rank_and_log(runs: Path, method: str, rank: int) -> None:
     done = run_tiny(
         runs, f"launch.method={method}", "task.args.fault=raise", f"task.args.rank={rank}", "task.args.at=5"
@@ -125,10 +128,15 @@ def test_an_exception_in_the_only_rank(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("sigkill", "was killed by SIGKILL"), ("segfault", "was killed by SIGSEGV")]
+    ("fault", "rank", "words"),
+    [
+        ("sigkill", 1, "was killed by SIGKILL"),
+        ("segfault", 0, "was killed by SIGSEGV"),
+        slow("sigkill", 0, "was killed by SIGKILL"),
+        slow("segfault", 1, "was killed by SIGSEGV"),
+    ],
 )
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_is_the_cause_and_not_its_victims(runs: Path, fault: str, words: str, rank: int) -> None:
+def test_a_killed_rank_is_the_cause_and_not_its_victims(runs: Path, fault: str, rank: int, words: str) -> None:
     done = run_tiny(runs, f"task.args.fault={fault}", f"task.args.rank={rank}", "task.args.at=5")
     assert done.returncode == 3
     assert f"launcher: Rank {rank} {words}" in done.stderr
@@ -147,8 +155,16 @@ def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
     assert "data.samples: the recipe says 65, but there are 64. Set data.samples=64." in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [
+        ("torchrun", signal.SIGINT),
+        ("accelerate", signal.SIGTERM),
+        slow("torchrun", signal.SIGTERM),
+        slow("torchrun", signal.SIGHUP),
+        slow("accelerate", signal.SIGINT),
+    ],
+)
 def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signals, method: str) -> None:
     done = Started(runs, "tell", f"launch.method={method}").end(number)
     assert done.returncode == 130, done.stdout + done.stderr
@@ -174,7 +190,7 @@ def test_a_second_signal_ends_a_run_that_hangs(runs: Path) -> None:
     assert started.end(signal.SIGINT).returncode == 130
 
 
-@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("method", ["torchrun", slow("accelerate")])
 def test_workers_die_with_a_launcher_that_is_killed(runs: Path, method: str) -> None:
     started = Started(runs, "hang", f"launch.method={method}")
     workers = [os.pidfd_open(pid) for pid in (started.worker, started.agent)]

@@ -1,0 +1,56 @@
+"""Which of several failures is the cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.rundir.failure import AgentRecord, FailureRecord, Failures, WorkerDeath, read_failures
+from launcher.rundir.layout import RunDirectory
+from launcher.runners.outcome import outcome_of
+
+
+def record(rank: int, time_ns: int, message: str = "bad pixel") -> FailureRecord:
+    return FailureRecord(rank, time_ns, "RuntimeError", message, update=4)
+
+
+OWN_EARLY, OWN_LATE = record(0, 100), record(1, 200)
+VICTIM = record(2, 50, "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711")
+KILLED, TERMINATED, ABORTED = WorkerDeath(3, -9), WorkerDeath(4, -15), WorkerDeath(2, -6)
+
+
+@pytest.mark.parametrize(
+    ("records", "deaths", "cause"),
+    [
+        ((), (), None),
+        ((OWN_LATE, OWN_EARLY), (), OWN_EARLY),
+        ((VICTIM, OWN_LATE), (), OWN_LATE),
+        ((VICTIM,), (KILLED,), KILLED),
+        ((VICTIM, OWN_LATE), (ABORTED,), OWN_LATE),
+        ((VICTIM,), (TERMINATED, ABORTED), VICTIM),
+        ((), (TERMINATED,), TERMINATED),
+        ((), (WorkerDeath(0, 7),), WorkerDeath(0, 7)),
+    ],
+)
+def test_the_cause_is_no_echo(
+    records: tuple[FailureRecord, ...], deaths: tuple[WorkerDeath, ...], cause: FailureRecord | WorkerDeath | None
+) -> None:
+    assert Failures(records, AgentRecord(deaths)).first() == cause
+
+
+def test_records_are_read_back(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    OWN_LATE.write(run)
+    AgentRecord((KILLED,), signal=0).write(run)
+    assert read_failures(run) == Failures((OWN_LATE,), AgentRecord((KILLED,)))
+
+
+@pytest.mark.parametrize("message", ["", " \n ", "first\nsecond"])
+def test_any_message_makes_a_paragraph(tmp_path: Path, message: str) -> None:
+    run = RunDirectory(tmp_path)
+    record(0, 1, message).write(run)
+    outcome = outcome_of(1, False, run, update=3, samples_seen=48)
+    said = "first" if message.startswith("first") else "no message"
+    assert outcome.cause == f"Rank 0 failed in update 4: RuntimeError: {said}. Its log: {run.rank_log(0)}"
+    assert outcome.exit_code == 3
