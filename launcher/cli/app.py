@@ -30,11 +30,15 @@ def main() -> None:
     except LauncherError as error:
         print(f"launcher: {error}" if "\n" not in str(error) else f"launcher:\n{error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as `head`, has seen enough
+            sys.stderr.close()
+            sys.exit(ExitCode.DONE)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"launcher: {place}{error.strerror or error}.", file=sys.stderr)
+        sys.exit(ExitCode.REQUEST)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        sys.stderr.close()
-        sys.exit(ExitCode.DONE)
 
 
 def repeat_option(option: str, args: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from launcher.cli.display import Display, bar_display, line_display
 from launcher.cli.numbers import of_seconds
 from launcher.cli.request import Request
-from launcher.errors import ExitCode
+from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
@@ -48,8 +48,7 @@ def run_here(request: Request, runs: Path, run_id: str | None) -> int:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
         with display:
             outcome = supervise(LocalRunner().start(spec, run), run, display)
-        report = write_report(run)
-        _conclude(console, plan, run, outcome, display, report)
+        _conclude(console, plan, run, outcome, display)
     return outcome.exit_code
 
 
@@ -74,9 +73,7 @@ def effective_batch(plan: Plan) -> str:
     return f"{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
 
 
-def _conclude(
-    console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display, report: Path
-) -> None:
+def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display) -> None:
     status = outcome.status
     if outcome.cause:
         sys.stdout.flush()
@@ -88,7 +85,10 @@ def _conclude(
         for metric, value in display.last_evaluation.items():
             console.print(f"{metric}: {value:.4f}")
     console.print(f"run: {shown_path(run.path)}")
-    console.print(f"report: {shown_path(report)}")
+    try:
+        console.print(f"report: {shown_path(write_report(run))}")
+    except (OSError, LauncherError) as error:  # the run has ended as it has: a missing page does not change that
+        console.print(f"report: could not be written: {error}")
 
 
 def shown_path(path: Path) -> str:

@@ -77,5 +77,9 @@ class RunDirectory:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old text or the new, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

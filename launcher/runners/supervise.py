@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -72,7 +72,8 @@ def supervise(handle: RunHandle, run: RunDirectory, observer: Observer) -> Outco
             handle.close()
     progress.follow()
     outcome = outcome_of(code, bool(signals.received), run, progress.update, progress.samples_seen)
-    outcome.status.write(run)
+    with suppress(OSError):  # the outcome is told in any case
+        outcome.status.write(run)
     return outcome
 
 
@@ -118,7 +119,8 @@ class _Progress:
             self._observer.row(row)
         if time.monotonic() - self._written > 1.0:
             self._written = time.monotonic()
-            RunStatus("running", self.update, self.samples_seen).write(self._run)
+            with suppress(OSError):  # a full disk must not end the run: the next status may find room
+                RunStatus("running", self.update, self.samples_seen).write(self._run)
 
 
 @contextmanager

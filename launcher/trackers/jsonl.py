@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
 class JsonlTracker:
     """Appends each row as a line, handed to the system at once, so that a killed run keeps its rows.
 
+    While the disk is full the training goes on: rows wait in memory, and are written when there is room again.
+
     Args:
         path: the file; its folder exists.
+        say: takes a sentence that the user should read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path = path
+        self._say = say
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
+        self._trouble = False
 
     def log(self, row: Mapping[str, float]) -> None:
         """Write one line. Numbers that JSON has not (nan, inf) become null."""
         finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        self._file.write(json.dumps(finite) + "\n")
+        self._waiting += json.dumps(finite).encode() + b"\n"
+        self._write()
 
     def finish(self, succeeded: bool) -> None:
-        """Close the file."""
+        """Write what waits, if it can be written, and close the file."""
+        self._write()
+        if self._waiting:
+            rows = self._waiting.count(b"\n")
+            self._say(f"warning: {self._path.name} lacks its last {rows} rows")
         self._file.close()
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not self._trouble:
+                self._say(f"warning: {self._path.name} cannot be written now: {error.strerror}; the training goes on")
+            self._trouble = True

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, _let_the_worker_end)
     start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]
     code, record = _outcome(lambda: start(arguments))
-    record.write(RunDirectory.from_environ(os.environ))
+    if code:
+        with suppress(OSError):  # a full disk is no other end than the one that it had
+            record.write(RunDirectory.from_environ(os.environ))
     return code
 
 

@@ -68,7 +68,7 @@ def _device(plan: Plan, env: DistEnv) -> torch.device:
 
 
 def _trackers(plan: Plan, run: RunDirectory) -> Composite:
-    trackers: list[Tracker] = [JsonlTracker(run.metrics)]
+    trackers: list[Tracker] = [JsonlTracker(run.metrics, print)]
     wandb = make_wandb_tracker(plan, run.path, print)
     if wandb is not None:
         trackers.append(wandb)
