@@ -11,7 +11,8 @@ from launcher.rundir.layout import RunDirectory
 
 def accelerate_arguments(run: RunDirectory) -> tuple[str, ...]:
     """The arguments of accelerate; always with a config file, or the user's default one would come in."""
-    return ("accelerate", "launch", "--config_file", str(run.accelerate_config), "-m", WORKER_MODULE)
+    config, files = str(run.accelerate_config), str(run.agent_files)
+    return ("accelerate", "launch", "--config_file", config, "--log_dir", files, "-m", WORKER_MODULE)
 
 
 def accelerate_config(plan: Plan) -> str:

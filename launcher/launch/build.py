@@ -38,7 +38,7 @@ def build_launch(
         arguments = accelerate_arguments(run)
         files[run.accelerate_config] = accelerate_config(plan)
     else:
-        arguments = torchrun_arguments(plan.topology)
+        arguments = torchrun_arguments(plan.topology, run)
     return LaunchSpec(
         argv=(python, "-m", AGENT_MODULE, *arguments),
         env=launch_environment(plan, run, machine, inherited),

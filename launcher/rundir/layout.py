@@ -65,6 +65,11 @@ class RunDirectory:
         return self.logs / "agent.log"
 
     @property
+    def agent_files(self) -> Path:
+        """Folder that torchrun or accelerate wants for files of its own, which it would else leave in /tmp."""
+        return self.logs / "agent"
+
+    @property
     def failures(self) -> Path:
         """Folder of failure records, one per rank that failed, and what the agent saw."""
         return self.logs / "failures"

@@ -26,10 +26,12 @@ from launcher.train.accumulator import Accumulator
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.single import SingleEngine
+from launcher.train.evaluation import evaluate
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.task import Loss, Task
 
 SAMPLES = 101
+EVALUATED = (1, 2, 101, 600)  # fewer than ranks, and more than one batch of a rank
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,13 @@ class Regression(Task):
         inputs, targets = batch
         per_sample = functional.mse_loss(model(inputs), targets, reduction="none").mean(dim=1)
         return Loss(per_sample.sum(), "sum") if self.reduction == "sum" else per_sample.mean()
+
+
+class Numbered(Task):
+    """Evaluates to the number of each sample, in batches and ranks of different sizes."""
+
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        return {"number": batch[0]}
 
 
 class AlwaysSynced(DdpEngine):
@@ -221,14 +230,22 @@ def buckets(engine: Engine) -> int:
     return len(str(logging()["rebuilt_bucket_sizes"]).split(","))
 
 
+def evaluated(world: int, samples: int) -> float:
+    """The mean number of so many samples, as the ranks find it together."""
+    engine = build_engine(DdpEngine, world, Regression("mean").model())
+    numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
+    return evaluate(Numbered(), numbers, engine, nullcontext())["number"]
+
+
 def main(out: Path) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo")
-    results = {
+    results: dict[str, Any] = {
         f"{case.name}/{reduction}": asdict(measure(case, rank, world, reduction))
         for case in cases(world)
         for reduction in ("mean", "sum")
     }
+    results["evaluated"] = {str(samples): evaluated(world, samples) for samples in EVALUATED}
     gathered: list[Any] = [None] * world
     dist.all_gather_object(gathered, results)
     if rank == 0:

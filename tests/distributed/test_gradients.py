@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.gradients import cases
+from tests.distributed.gradients import EVALUATED, cases
 from tests.processes import torchrun
 
 WORLDS = (1, 2, 3)
@@ -54,6 +54,15 @@ def test_one_reduction_of_every_bucket_per_update(
         # DDP fills its buckets anew after the first backward, in the order in which gradients came.
         assert result["calls"][1:] == [buckets] * (len(result["calls"]) - 1)
         assert set(result["bytes"]) == {result["gradient_bytes"]}
+
+
+@pytest.mark.parametrize("samples", EVALUATED)
+@pytest.mark.parametrize("world", WORLDS)
+def test_evaluation_counts_every_sample_once(
+    measured: dict[int, list[dict[str, Any]]], world: int, samples: int
+) -> None:
+    for results in measured[world]:
+        assert results["evaluated"][str(samples)] == (samples - 1) / 2
 
 
 @pytest.mark.parametrize(("world", "name"), [(w, n) for w in WORLDS[1:] for n in ("K=1", "K=4", "K=7")])

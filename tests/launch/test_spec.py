@@ -40,14 +40,17 @@ def test_torchrun_gets_its_numbers_from_the_plan(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     assert spec.argv == (
         "python", "-m", "launcher.worker.agent", "torchrun", "--standalone", "--nproc-per-node=2", "--max-restarts=0",
-        "-m", "launcher.worker.entry",
+        f"--log-dir={tmp_path}/run/logs/agent", "-m", "launcher.worker.entry",
     )  # fmt: skip
 
 
 def test_accelerate_always_gets_a_config_file(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, method="accelerate")
     config_file = tmp_path / "run" / "accelerate.yaml"
-    assert spec.argv[3:] == ("accelerate", "launch", "--config_file", str(config_file), "-m", "launcher.worker.entry")
+    assert spec.argv[3:] == (
+        "accelerate", "launch", "--config_file", str(config_file), "--log_dir", str(tmp_path / "run" / "logs" / "agent"),
+        "-m", "launcher.worker.entry",
+    )  # fmt: skip
     config = yaml.safe_load(spec.files[config_file])
     assert config["num_processes"] == 2
     assert config["distributed_type"] == "MULTI_GPU"  # with use_cpu it would start one process

@@ -179,4 +179,4 @@ ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \
   PYTHONUNBUFFERED=1 \
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
   WANDB_ERROR_REPORTING=false \
-  python -m launcher.worker.agent accelerate launch --config_file /runs/id/accelerate.yaml -m launcher.worker.entry
+  python -m launcher.worker.agent accelerate launch --config_file /runs/id/accelerate.yaml --log_dir /runs/id/logs/agent -m launcher.worker.entry

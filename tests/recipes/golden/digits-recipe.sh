@@ -169,4 +169,4 @@ ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \
   PYTHONUNBUFFERED=1 \
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
   WANDB_ERROR_REPORTING=false \
-  python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 -m launcher.worker.entry
+  python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry
