@@ -94,7 +94,7 @@ def _type_mistakes(errors: list[ErrorDetails], source: Source) -> Iterator[Mista
 
 
 def _cure_for_unknown(key: str, loc: tuple[int | str, ...]) -> str:
-    if fragment(key):  # a key with a dot in it, as on the command line
+    if fragment(key) is not None:  # a key with a dot in it, as on the command line
         *parents, word = key.split(".")
         return f"In a file, write {word} under {'.'.join(parents)}"
     near = suggestion(key)

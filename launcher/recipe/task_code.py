@@ -95,6 +95,6 @@ def _bound_names(tree: ast.Module) -> tuple[set[str], set[str], bool]:
             names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
-        elif not isinstance(node, ast.Lambda):
+        else:
             nodes.extend(ast.iter_child_nodes(node))
     return names | classes, classes, open_ended or "*" in names

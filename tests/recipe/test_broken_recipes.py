@@ -177,7 +177,7 @@ BROKEN: dict[str, Broken] = {
         "Add task: {entry: task.py:YourTask}, or script: {path: train.py} for your own script.",
     ),
     "task and script": Broken(
-        f"{RECIPE}script: {{path: task.py}}\n",
+        f"{RECIPE}script: {{path: task.py}}\nschedule: {{name: cosine}}\n",
         "recipe.yaml:6: script: a recipe runs a task or a script, not both. Delete task or script.",
     ),
     "task without entry": Broken(

@@ -164,6 +164,12 @@ def test_a_wrong_value_brings_no_mistakes_that_follow_from_it(tmp_path: Path, te
     assert refusal(tmp_path, text) == [message]
 
 
+def test_a_value_that_could_have_several_types_is_one_mistake(tmp_path: Path) -> None:
+    assert refusal(tmp_path, RECIPE, "eval.every=often") == [
+        "command line: eval.every: must be epoch, end or a whole number of at least 1, not 'often'."
+    ]
+
+
 def test_the_line_of_a_list_is_that_of_its_entry(tmp_path: Path) -> None:
     text = f"{RECIPE}optimizer:\n  betas:\n    - 0.9\n    - 9\n"
     assert refusal(tmp_path, text) == [
@@ -171,9 +177,10 @@ def test_the_line_of_a_list_is_that_of_its_entry(tmp_path: Path) -> None:
     ]
 
 
-def test_a_dotted_key_belongs_on_the_command_line(tmp_path: Path) -> None:
-    assert refusal(tmp_path, f"{RECIPE}optimizer.lr: 5\n") == [
-        "recipe.yaml:6: optimizer.lr: unknown key. In a file, write lr under optimizer."
+@pytest.mark.parametrize(("parent", "word"), [("optimizer", "lr"), ("task.args", "hidden"), ("tracking.wandb", "mode")])
+def test_a_dotted_key_belongs_on_the_command_line(tmp_path: Path, parent: str, word: str) -> None:
+    assert refusal(tmp_path, f"{RECIPE}{parent}.{word}: 5\n") == [
+        f"recipe.yaml:6: {parent}.{word}: unknown key. In a file, write {word} under {parent}."
     ]
 
 

@@ -163,6 +163,8 @@ def test_depth_is_bounded(tmp_path: Path) -> None:
     ("extends", "message"),
     [
         ("bas.yaml", "there is no file bas.yaml. Did you mean base.yaml?"),
+        ("recipes.yaml", "there is no file recipes.yaml. Paths start from the folder of this file."),  # not itself
+        (r'"\e[31m.yaml"', r"there is no file \x1b[31m.yaml. Paths start from the folder of this file."),
         ("gone.yaml", "there is no file gone.yaml. Paths start from the folder of this file."),
         ("sub", "sub is a folder. Name a file in it, such as sub/base.yaml."),
         ("5", "must be the path of another recipe. Write for example extends: base.yaml."),

@@ -129,6 +129,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "NUL": ("a: 1\nb: x\0y\n", "r.yaml:2: an invisible character, U+0000. Delete it."),
     "escaped NUL": ('a: 1\nb: "x\\0y"\n', "r.yaml:2: text with the character U+0000. Delete it."),
     "bidi": ("a: 1\r\nb: x\u202ey\n", "r.yaml:2: an invisible character, U+202E. Delete it."),
+    "bidi after carriage returns": ("a: 1\rb: x\u202ey\r", "r.yaml:2: an invisible character, U+202E. Delete it."),
     "zero width": ("na\u200bme: x\n", "r.yaml:1: an invisible character, U+200B. Delete it."),
     "line separator": ("name: x\u2028seed: 5\n", "r.yaml:1: a space that is none, U+2028. Type a plain space."),
     "no-break space": ("batch:\u00a0{global: 8}\n", "r.yaml:1: a space that is none, U+00A0. Type a plain space."),
