@@ -14,10 +14,11 @@ from tests.processes import ROOT, clean_environment
 
 PACKAGE = ROOT / "launcher"
 HEAVY = {"torch", "accelerate", "deepspeed", "wandb"}
-GROUND = {"errors", "recipe", "plan", "rundir", "linux"}
+GROUND = {"errors", "recipe", "plan", "rundir", "linux", "words"}
 MAY_IMPORT = {
     "errors": set[str](),
     "linux": set[str](),
+    "words": set[str](),
     "rundir": {"errors"},
     "recipe": {"errors"},
     "plan": {"errors", "recipe"},
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "train": {*GROUND, "trackers"},
     "worker": {*GROUND, "trackers", "train"},
 }
-NO_HEAVY = {"errors", "linux", "rundir", "recipe", "plan", "launch", "report", "runners", "cli"}
+NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "cli"}
 
 
 def modules() -> Iterator[tuple[str, str, set[str]]]:

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.cli.numbers import of_bytes
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
+from launcher.words import plural, size
 
 MOST_ROWS = 8
 MOST_BOXES = 32
@@ -31,8 +31,8 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> None
     console = Console(highlight=False)
     topology = plan.topology
     console.print(
-        f"[bold]{plan.recipe.name}[/bold]: {_count(topology.world_size, 'rank')} on {topology.device} "
-        f"({_count(topology.nodes, 'machine')} × {topology.nproc_per_node}), by {plan.recipe.launch.method}"
+        f"[bold]{plan.recipe.name}[/bold]: {plural(topology.world_size, 'rank')} on {topology.device} "
+        f"({plural(topology.nodes, 'machine')} × {topology.nproc_per_node}), by {plan.recipe.launch.method}"
     )
     sections = [
         ("Batch", batch_lines(plan)),
@@ -57,7 +57,7 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> None
 def batch_lines(plan: Plan) -> Iterator[Line]:
     """From samples per update to micro-steps of each rank."""
     batch, section = plan.batch, plan.recipe.batch
-    ranks = _count(batch.world_size, "rank")
+    ranks = plural(batch.world_size, "rank")
     derived = f"{batch.micro} × {batch.accumulation} × {ranks}"
     yield "global batch", f"{batch.global_:,}", "batch.global" if section.global_ else f"= {derived}"
     if section.micro is None:
@@ -143,8 +143,8 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
         yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
     else:
-        yield "reduced", of_bytes(reduction.bytes_per_update), f"per update = {reduction.parameters:,} parameters × 4 B"
-        without = of_bytes(reduction.bytes_without_no_sync)
+        yield "reduced", size(reduction.bytes_per_update), f"per update = {reduction.parameters:,} parameters × 4 B"
+        without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
 
 
@@ -176,7 +176,3 @@ def _worlds(rows: Sequence[WorldRow]) -> Table:
             f"{row.world_size:,}", f"{row.global_batch:,}", steps, f"{row.efficiency:.1%}", f"{row.peak_rate:.4g}"
         )
     return table
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

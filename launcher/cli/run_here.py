@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.cli.display import Display, bar_display, line_display
-from launcher.cli.numbers import of_seconds
 from launcher.cli.request import Request
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
@@ -23,6 +22,7 @@ from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
 from launcher.runners.supervise import supervise
+from launcher.words import duration, plural
 
 
 def run_here(request: Request, runs: Path, run_id: str | None) -> int:
@@ -53,9 +53,8 @@ def run_here(request: Request, runs: Path, run_id: str | None) -> int:
 
 
 def _announce(console: Console, plan: Plan, run: RunDirectory) -> None:
-    ranks = plan.topology.world_size
     console.print(
-        f"{plan.recipe.name}: {ranks} rank{'s' if ranks > 1 else ''} on {plan.topology.device}, "
+        f"{plan.recipe.name}: {plural(plan.topology.world_size, 'rank')} on {plan.topology.device}, "
         f"effective global batch {effective_batch(plan)}"
     )
     for warning in plan.warnings:
@@ -78,7 +77,7 @@ def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome,
     if outcome.cause:
         sys.stdout.flush()
         print(f"launcher: {outcome.cause}", file=sys.stderr)
-    took = f"{status.update:,} updates, {status.samples_seen:,} samples in {of_seconds(display.seconds)}"
+    took = f"{status.update:,} updates, {status.samples_seen:,} samples in {duration(display.seconds)}"
     console.print(f"{status.state}: {took}" if status.update else status.state)
     if status.exit_code == ExitCode.DONE and status.update:
         console.print(f"effective global batch: {effective_batch(plan)}")

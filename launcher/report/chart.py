@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-from launcher.report import words
+from launcher import words
 from launcher.report.axis import Axis, update_axis, value_axis
 from launcher.report.markup import NOTHING, Markup, element, text
 from launcher.report.read import Point

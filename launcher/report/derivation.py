@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from itertools import groupby
 
+from launcher import words
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
-from launcher.report import words
 from launcher.report.read import RunRecord
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Literal
 
+from launcher import words
 from launcher.plan.windows import Window
-from launcher.report import words
 from launcher.report.chart import per_cent
 from launcher.report.markup import Markup, element, text
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from launcher.report import words
+from launcher import words
 from launcher.report.evaluation import evaluations, headline
 from launcher.report.markup import NOTHING, Markup, element, text
 from launcher.report.read import RunRecord

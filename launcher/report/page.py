@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from launcher import words
 from launcher.plan.windows import Window
-from launcher.report import words
 from launcher.report.derivation import dealing, ending, equation, full_window, tail_window
 from launcher.report.diagram import can_be_drawn, draw_window, kinds_of_boxes, window_in_words
 from launcher.report.figure import Figure, legend_item, render_figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from launcher.report import words
+from launcher import words
 from launcher.report.chart import Chart, Look, Series
 from launcher.report.derivation import counted
 from launcher.report.figure import Figure

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from launcher.report import words
+from launcher import words
 from launcher.report.chart import Chart, per_cent
 from launcher.report.markup import Markup, element, join, text
 

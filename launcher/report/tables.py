@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from launcher import words
 from launcher.plan.planner import Plan
-from launcher.report import words
 from launcher.report.evaluation import Extreme, evaluations
 from launcher.report.markup import NOTHING, Markup, element, text
 from launcher.report.read import STEP, Row, RunRecord

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.display import row_in_words
-from launcher.cli.numbers import of_bytes, of_seconds
+from launcher.words import duration, size
 from tests.processes import ROOT, clean_environment, launcher
 
 TINY = "tests/tasks/tiny.yaml"
@@ -68,7 +68,7 @@ def test_a_row_in_words() -> None:
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert [of_bytes(n) for n in (0, 999, 1000, 153_128, 61e6, 2.5e13)] == [
+    assert [size(n) for n in (0, 999, 1000, 153_128, 61e6, 2.5e13)] == [
         "0 B", "999 B", "1 kB", "153 kB", "61 MB", "25 TB",
     ]  # fmt: skip
-    assert [of_seconds(s) for s in (0.04, 59.9, 61, 3723)] == ["0.0 s", "59.9 s", "0:01:01", "1:02:03"]
+    assert [duration(s) for s in (0.04, 59.9, 61, 3723)] == ["0.04 s", "59.9 s", "1 min 1 s", "1 h 2 min"]

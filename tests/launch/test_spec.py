@@ -48,8 +48,8 @@ def test_accelerate_always_gets_a_config_file(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, method="accelerate")
     config_file = tmp_path / "run" / "accelerate.yaml"
     assert spec.argv[3:] == (
-        "accelerate", "launch", "--config_file", str(config_file), "--log_dir", str(tmp_path / "run" / "logs" / "agent"),
-        "-m", "launcher.worker.entry",
+        "accelerate", "launch", "--config_file", str(config_file),
+        "--log_dir", str(tmp_path / "run" / "logs" / "agent"), "-m", "launcher.worker.entry",
     )  # fmt: skip
     config = yaml.safe_load(spec.files[config_file])
     assert config["num_processes"] == 2
