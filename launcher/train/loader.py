@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from launcher.plan.order import sample_order
+from launcher.plan.order import Positions, sample_order
 from launcher.plan.windows import MicroBatch, Window
 from launcher.train.accumulator import MicroBatchData
 from launcher.train.task import SampleSource, Task, fetch, tensors_of
@@ -27,12 +28,22 @@ class Share:
     Attributes:
         window: the window.
         micro_batches: the rank's micro-batches; a filler if it has none.
-        indices: the sample indices of each.
+        order: int64, the sample indices of all of them, one after the other.
     """
 
     window: Window
     micro_batches: tuple[MicroBatch, ...]
-    indices: tuple[list[int], ...]
+    order: Positions
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples to load for each micro-batch; a filler has one, which is not counted."""
+        return [max(1, micro_batch.samples) for micro_batch in self.micro_batches]
+
+    def indices(self) -> Iterator[list[int]]:
+        """The sample indices of each micro-batch."""
+        order = iter(self.order.tolist())
+        return (list(islice(order, size)) for size in self.sizes)
 
 
 def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int) -> Iterator[Share]:
@@ -47,30 +58,22 @@ def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int)
     remaining = iter(windows)
     for first in remaining:
         block = [first, *islice(remaining, _AHEAD // first.samples)]
-        micro_batches = [window.micro_batches(rank) or (_filler(window),) for window in block]
-        orders = _order_of_block(block, micro_batches, length, seed)
-        for window, mine, order in zip(block, micro_batches, orders, strict=True):
-            sizes = np.cumsum([max(1, micro_batch.samples) for micro_batch in mine])[:-1]
-            yield Share(window, mine, tuple(part.tolist() for part in np.split(order, sizes)))
+        for epoch, of_epoch in groupby(block, key=lambda window: window.epoch):
+            order = partial(sample_order, length=length, seed=seed, epoch=epoch)
+            yield from _shares_of_epoch(list(of_epoch), rank, order)
 
 
-def _filler(window: Window) -> MicroBatch:
-    """For a rank without samples: the window's first one, counted as none."""
-    return MicroBatch(window.first, 0)
-
-
-def _order_of_block(
-    block: Sequence[Window], micro_batches: Sequence[tuple[MicroBatch, ...]], length: int, seed: int
-) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    """The samples of each window's share, computed together for all windows of one epoch."""
-    for epoch in sorted({window.epoch for window in block}):
-        spans = [
-            np.concatenate([np.arange(part.first, part.first + max(1, part.samples)) for part in mine])
-            for window, mine in zip(block, micro_batches, strict=True)
-            if window.epoch == epoch
-        ]
-        order = sample_order(np.concatenate(spans), length, seed, epoch)
-        yield from np.split(order, np.cumsum([len(span) for span in spans])[:-1])
+def _shares_of_epoch(
+    windows: Sequence[Window], rank: int, order_at: Callable[[Positions], Positions]
+) -> Iterator[Share]:
+    """The shares of windows of one epoch, whose orders are computed together."""
+    # The filler of a rank that has nothing: the window's first sample, counted as none.
+    mine = [window.micro_batches(rank) or (MicroBatch(window.first, 0),) for window in windows]
+    spans = [np.arange(parts[0].first, parts[-1].first + max(1, parts[-1].samples)) for parts in mine]
+    order = order_at(np.concatenate(spans))
+    ends = np.cumsum([len(span) for span in spans])
+    for window, parts, share in zip(windows, mine, np.split(order, ends[:-1]), strict=True):
+        yield Share(window, parts, share)
 
 
 class WindowLoader:
@@ -112,14 +115,13 @@ class WindowLoader:
             yield from self._sliced(tensors)
         else:
             for share in self._shares:
-                yield share, [fetch(self._task, self._data, indices) for indices in share.indices]
+                yield share, [fetch(self._task, self._data, indices) for indices in share.indices()]
 
     def _sliced(self, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Share, list[Any]]]:
         """Data that is tensors already: one indexing per window, of which micro-batches are views."""
         for share in self._shares:
-            sizes = [len(indices) for indices in share.indices]
-            rows = torch.tensor([index for indices in share.indices for index in indices])
-            columns = [torch.split(tensor[rows], sizes) for tensor in tensors]
+            rows, sizes = torch.from_numpy(share.order), share.sizes
+            columns = [torch.split(tensor.index_select(0, rows), sizes) for tensor in tensors]
             yield share, [list(parts) for parts in zip(*columns, strict=True)]
 
     def _loaded_by_workers(self) -> Iterator[tuple[Share, list[Any]]]:
@@ -128,7 +130,7 @@ class WindowLoader:
         def batches_of_indices() -> Iterator[list[int]]:
             for share in self._shares:
                 taken.append(share)
-                yield from share.indices
+                yield from share.indices()
 
         loader: DataLoader[Any] = DataLoader(
             self._data,  # type: ignore[arg-type]  # any object with a length and an index serves
@@ -140,7 +142,7 @@ class WindowLoader:
         batches = iter(loader)
         for first in batches:
             share = taken.pop(0)
-            yield share, [first, *islice(batches, len(share.indices) - 1)]
+            yield share, [first, *islice(batches, len(share.micro_batches) - 1)]
 
 
 @dataclass(frozen=True)
