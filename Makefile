@@ -6,7 +6,8 @@ VENV ?= .venv
 # TORCH_INDEX: another index to take torch from, such as https://download.pytorch.org/whl/cpu
 TORCH ?= $(if $(wildcard /proc/driver/nvidia/version),torch>=2.9,torch==2.13.0)
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# Another torch is another installation.
+INSTALLED := $(VENV)/.installed-$(shell printf %s '$(TORCH)$(TORCH_INDEX)' | tr -c 'A-Za-z0-9.' _)
 
 .PHONY: demo test test-all check bench schema clean
 
@@ -32,7 +33,7 @@ schema: $(INSTALLED)
 
 # torch comes first and alone, so that nothing later asks for another one.
 $(INSTALLED): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,recipes]"
 	touch $@

@@ -15,14 +15,25 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies; the wish survives exec."""
+def end_with_parent(program: str = "") -> None:
+    """Ask the kernel to kill this process when its parent dies; the wish survives exec.
+
+    Args:
+        program: a word of the parent's command line. A parent that has not got it is not the one that started this
+            process, but the one that took it over when that died, before the kernel was asked.
+    """
     if _LIBC is None:
         return
-    parent = os.getppid()
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was asked
+    if program and program.encode() not in _command_line(os.getppid()):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _command_line(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def adopt_orphans() -> None:
@@ -31,10 +42,15 @@ def adopt_orphans() -> None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_descendants(patience: float) -> None:
-    """Wait for all descendants of this process to end, and kill those that have not after `patience` seconds."""
+def end_descendants(patience: float, spare: frozenset[int]) -> None:
+    """Wait for descendants of this process to end, and kill those that have not after some time.
+
+    Args:
+        patience: seconds that they get.
+        spare: descendants that are none of our business: they were there before.
+    """
     deadline = time.monotonic() + patience
-    while descendants := _descendants(os.getpid()):
+    while descendants := descendants_of(os.getpid()) - spare:
         if time.monotonic() > deadline:
             for pid in descendants:
                 _kill(pid)
@@ -42,7 +58,8 @@ def end_descendants(patience: float) -> None:
         time.sleep(0.01)
 
 
-def _descendants(ancestor: int) -> list[int]:
+def descendants_of(ancestor: int) -> frozenset[int]:
+    """The process ids of a process's children, their children and so on; none where there is no /proc."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*") if _LIBC is not None else ():
         try:
@@ -51,12 +68,13 @@ def _descendants(ancestor: int) -> list[int]:
         except OSError:
             continue  # it has ended since it was listed
         children.setdefault(parent, []).append(int(entry.name))
-    found, queue = [], [ancestor]
+    found: set[int] = set()
+    queue = [ancestor]
     while queue:
-        for pid in children.get(queue.pop(), []):
-            found.append(pid)
-            queue.append(pid)
-    return found
+        below = children.get(queue.pop(), [])
+        found.update(below)
+        queue += below
+    return frozenset(found)
 
 
 def _reap() -> None:

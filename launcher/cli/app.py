@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -25,6 +26,9 @@ app.command("schema")(schema.schema)
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence for each, and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # × on a terminal that knows ASCII alone is no reason to fail
     try:
         app(args=repeat_option("--world", sys.argv[1:]))
     except LauncherError as error:
@@ -46,8 +50,9 @@ def repeat_option(option: str, args: list[str]) -> list[str]:
     repeated: list[str] = []
     numbers_follow = False
     for arg in args:
-        numbers_follow = arg == option or (numbers_follow and arg.isdigit())
-        if numbers_follow and arg != option and repeated[-1] != option:
+        named = arg == option or arg.startswith(f"{option}=")
+        numbers_follow = named or (numbers_follow and arg.isdigit())
+        if numbers_follow and not named and repeated[-1] != option:
             repeated.append(option)
         repeated.append(arg)
     return repeated

@@ -73,7 +73,7 @@ class Display:
 
     def stopping(self, signal_name: str) -> None:
         """Say that the run was asked to stop."""
-        self._console.print(f"{signal_name}: ending after this update; once more to end now")
+        self._console.print(f"{signal_name}: ending at the next update; once more to end now")
 
     def _show_row(self, last: bool) -> None:
         if not self._unshown:

@@ -12,13 +12,13 @@ from launcher.plan.planner import Plan
 from launcher.plan.worlds import WorldRow
 
 
-def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> dict[str, Any]:
+def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) -> dict[str, Any]:
     """The numbers of a plan that scripts ask for; numbers that depend on data of unknown length are null.
 
     Args:
         plan: the plan.
         worlds: the same recipe on other numbers of ranks.
-        spec: the launch.
+        spec: the launch, if there is one.
     """
     return {
         "name": plan.recipe.name,
@@ -39,5 +39,5 @@ def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> di
         "reduction": plan.reduction.model_dump() if plan.reduction else None,
         "worlds": [asdict(row) for row in worlds],
         "warnings": list(plan.warnings),
-        "command": shlex.join(spec.argv),
+        "command": shlex.join(spec.argv) if spec else None,
     }

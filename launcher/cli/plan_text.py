@@ -20,13 +20,13 @@ MOST_BOXES = 32
 Line = tuple[str, str, str]  # what it is, its value, where the value comes from
 
 
-def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> None:
+def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) -> None:
     """Print a plan to the terminal.
 
     Args:
         plan: the plan.
         worlds: the same recipe on other numbers of ranks.
-        spec: the launch.
+        spec: the launch, if there is one.
     """
     console = Console(highlight=False)
     topology = plan.topology
@@ -50,6 +50,9 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec) -> None
         console.print(_worlds(worlds))
     for warning in plan.warnings:
         console.print(Text(f"\nwarning: {warning}", style="yellow"))
+    if spec is None:
+        console.print("\nThis version starts the ranks of one machine: set launch.nodes=1 to run it.")
+        return
     console.print("\n[bold]Command[/bold] (with its environment and files: launcher run ... --dry-run)")
     console.print(Text(shlex.join(spec.argv)), soft_wrap=True)
 

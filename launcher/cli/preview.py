@@ -13,7 +13,9 @@ from launcher.rundir.layout import RunDirectory
 from launcher.runners.new_run import fresh_id
 
 
-def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec:
-    """The launch of a request in a directory that is not there yet."""
+def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec | None:
+    """The launch of a request in a directory that is not there yet; None for several machines, not in this version."""
+    if request.plan.topology.nodes > 1:
+        return None
     name = fresh_id(request.plan.recipe.name, datetime.now()) if run_id is None else run_id
     return build_launch(request.plan, RunDirectory((runs / name).absolute()), request.machine, os.environ)

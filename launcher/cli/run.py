@@ -26,11 +26,12 @@ def run(
     from launcher.errors import Mistake, RequestError
 
     request = read_request(recipe, overrides or [])
-    if request.plan.topology.nodes > 1:
+    spec = preview(request, runs, run_id)
+    if spec is None:
         mistake = Mistake("launch.nodes", "this version starts the ranks of one machine", "Set launch.nodes=1")
         raise RequestError([mistake]).located(request.loaded.marks)
     if dry_run:
-        typer.echo(preview(request, runs, run_id).as_shell())
+        typer.echo(spec.as_shell())
         return
     from launcher.cli.run_here import run_here
 

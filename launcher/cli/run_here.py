@@ -6,11 +6,13 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
 
 from launcher.cli.display import Display, bar_display, line_display
+from launcher.cli.output import LastingOutput
 from launcher.cli.request import Request
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
@@ -21,7 +23,7 @@ from launcher.rundir.lock import held
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
-from launcher.runners.supervise import supervise
+from launcher.runners.supervise import listening, supervise
 from launcher.words import duration, plural
 
 
@@ -42,12 +44,15 @@ def run_here(request: Request, runs: Path, run_id: str | None) -> int:
     run = create_run_directory(runs, name, fresh=run_id is None)
     with held(run):
         refuse_used(run)
-        console = Console(highlight=False, soft_wrap=True)
+        output = LastingOutput(sys.stdout)
+        console = Console(file=cast(TextIO, output), highlight=False, soft_wrap=True)
         _announce(console, plan, run)
         spec = build_launch(plan, run, request.machine, os.environ)
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        with display:
-            outcome = supervise(LocalRunner().start(spec, run), run, display)
+        with listening() as signals:
+            handle = LocalRunner().start(spec, run)  # before the display, whose thread a fork would not copy
+            with display:
+                outcome = supervise(handle, run, display, signals)
         _conclude(console, plan, run, outcome, display)
     return outcome.exit_code
 
@@ -75,8 +80,8 @@ def effective_batch(plan: Plan) -> str:
 def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display) -> None:
     status = outcome.status
     if outcome.cause:
-        sys.stdout.flush()
-        print(f"launcher: {outcome.cause}", file=sys.stderr)
+        console.file.flush()
+        print(f"launcher: {outcome.cause}", file=LastingOutput(sys.stderr))
     took = f"{status.update:,} updates, {status.samples_seen:,} samples in {duration(display.seconds)}"
     console.print(f"{status.state}: {took}" if status.update else status.state)
     if status.exit_code == ExitCode.DONE and status.update:

@@ -50,7 +50,6 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int = 1
     recipe: Recipe
     topology: Topology
     batch: BatchPlan
@@ -99,7 +98,7 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = ())
         updates=length.updates,
         final=recipe.schedule.final,
     )
-    warnings = plan_warnings(recipe, batch, length.tail_samples, batchnorm)
+    warnings = plan_warnings(recipe, batch, rate, length.tail_samples, batchnorm)
     return Plan(
         recipe=recipe,
         topology=topology,
@@ -117,6 +116,8 @@ def with_facts(plan: Plan, *, samples: int, parameters: int) -> Plan:
     Raises:
         RequestError: the recipe says another number than the data or the model has.
     """
+    if samples == 0:
+        raise RequestError([Mistake("task", "its training data is empty", "Let train_data() return some samples")])
     found = {"data.samples": samples, "model.parameters": parameters}
     said = {"data.samples": plan.recipe.data.samples, "model.parameters": plan.recipe.model.parameters}
     wrong = [

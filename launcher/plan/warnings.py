@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from launcher.plan.batch import BatchPlan, nearest_multiples
+from launcher.plan.learning_rate import LearningRatePlan
 from launcher.recipe.schema import Recipe
 
 
 def plan_warnings(
-    recipe: Recipe, batch: BatchPlan, tail_samples: int | None, batchnorm: Sequence[str]
+    recipe: Recipe,
+    batch: BatchPlan,
+    rate: LearningRatePlan,
+    tail_samples: int | None,
+    batchnorm: Sequence[str],
 ) -> Iterator[str]:
     """The warnings of a plan, the worst first.
 
     Args:
         recipe: the recipe.
         batch: its worked-out batch.
+        rate: its learning rate.
         tail_samples: samples of the short last window of an epoch, if known.
         batchnorm: places where the task's code names BatchNorm layers.
     """
@@ -24,6 +30,7 @@ def plan_warnings(
     yield from _script_with_another_window(recipe, batch)
     yield from _dropped_tail(recipe, tail_samples)
     yield from _follows_world(batch)
+    yield from _long_warmup(rate)
     yield from _no_checkpoints(recipe)
 
 
@@ -45,7 +52,9 @@ def _batchnorm(recipe: Recipe, batch: BatchPlan, tail_samples: int | None, uses:
     if tail_samples and recipe.batch.tail == "keep":
         sizes.add(tail_samples % batch.micro or min(batch.micro, tail_samples))
     if 1 in sizes:
-        what = "batch.micro is 1" if batch.micro == 1 else "the last micro-batch of a window has 1 sample"
+        what = "the last micro-batch of an epoch has 1 sample"
+        if 1 in (batch.micro, batch.smallest_micro_batch):
+            what = "batch.micro is 1" if batch.micro == 1 else "the last micro-batch of a window has 1 sample"
         yield f"{what}: BatchNorm has no statistics of a single sample; choose batch.micro so that none has 1."
 
 
@@ -85,6 +94,14 @@ def _follows_world(batch: BatchPlan) -> Iterator[str]:
         yield (
             f"batch.global is not given: it is {batch.global_} on {batch.world_size} ranks and changes with their "
             f"number; set batch.global={batch.global_} to keep it."
+        )
+
+
+def _long_warmup(rate: LearningRatePlan) -> Iterator[str]:
+    if rate.updates is not None and rate.warmup_updates >= rate.updates:
+        yield (
+            f"schedule.warmup takes {rate.warmup_updates} updates and the run has {rate.updates}: it never leaves the "
+            "warm-up."
         )
 
 

@@ -13,18 +13,10 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 # Stands in a rank's log above its traceback: the terminal shows what comes before it.
 TRACEBACK_MARK = "--- this rank failed ---"
 
-# What the other ranks raise when one is gone: true, and not the cause.
-_PEER_IS_GONE = (
-    "connection closed by peer",
-    "connection reset by peer",
-    "connection refused",
-    "broken pipe",
-    "timed out waiting",
-    "socket timeout",
-    "gloo",
-    "nccl",
-    "remote process exited",
-)
+# What torch raises in the other ranks when one is gone: true, and not the cause. A task's own trouble with a network
+# has other types or other words.
+_OF_THE_GROUP = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_PEER_IS_GONE = ("connection closed by peer", "connection reset by peer", "gloo/", "nccl", "timed out waiting")
 
 
 @dataclass(frozen=True)
@@ -36,20 +28,23 @@ class FailureRecord:
         time_ns: when, in nanoseconds since 1970.
         exception: name of the exception's type.
         message: its text.
-        update: the update that was being made, from 1; 0 before the first.
+        update: the update that was being made, from 1; 0 before the first; None for a script, which has none.
+        request: whether it says that the recipe is wrong, and not that the worker failed.
     """
 
     rank: int
     time_ns: int
     exception: str
     message: str
-    update: int
+    update: int | None
+    request: bool = False
 
     @property
     def peer_is_gone(self) -> bool:
         """Whether the worker failed because another one had."""
-        text = f"{self.exception} {self.message}".lower()
-        return any(sign in text for sign in _PEER_IS_GONE)
+        if self.exception in _OF_THE_GROUP:
+            return True
+        return self.exception == "RuntimeError" and any(sign in self.message.lower() for sign in _PEER_IS_GONE)
 
     def write(self, run: RunDirectory) -> None:
         """Leave the record in the run directory."""

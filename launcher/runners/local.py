@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 from launcher.launch.spec import LaunchSpec
-from launcher.linux import adopt_orphans, end_descendants, end_with_parent
+from launcher.linux import adopt_orphans, descendants_of, end_descendants, end_with_parent
 from launcher.rundir.layout import RunDirectory
 
 PATIENCE = 10.0  # seconds that helpers of a rank (W&B's uploader) get to end by themselves once it is gone
@@ -22,6 +22,7 @@ class LocalRunner:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         run.logs.mkdir(exist_ok=True)
+        before = descendants_of(os.getpid())
         adopt_orphans()
         with run.agent_log.open("a") as log:
             process = subprocess.Popen(
@@ -33,7 +34,7 @@ class LocalRunner:
                 start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
                 preexec_fn=end_with_parent,  # one thread here, and one system call there
             )
-        return LocalHandle(process)
+        return LocalHandle(process, before)
 
 
 class LocalHandle:
@@ -41,10 +42,12 @@ class LocalHandle:
 
     Args:
         process: the agent, the leader of its own session.
+        spare: descendants of this process that are not of the run.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], spare: frozenset[int]) -> None:
         self._process = process
+        self._spare = spare
 
     def wait(self, seconds: float) -> int | None:
         """Wait for the agent; its exit code, or None while it runs."""
@@ -67,4 +70,4 @@ class LocalHandle:
         if self._process.poll() is None:
             self.kill()
             self._process.wait()
-        end_descendants(PATIENCE)
+        end_descendants(PATIENCE, self._spare)

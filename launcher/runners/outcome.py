@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from launcher.errors import ExitCode
+from launcher.plan.planner import Plan
 from launcher.rundir.failure import FailureRecord, WorkerDeath, read_failures
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import FailureStatus, RunStatus
@@ -39,29 +40,49 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
         update: the last update that was logged.
         samples_seen: samples consumed by then.
     """
-    if stopped:
+    failures = read_failures(run)
+    cause = failures.first()
+    if (stopped or failures.agent.signal) and not _is_own_failure(cause):
+        if update and update == _planned_updates(run):  # the signal came when all was done
+            return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
         return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
     if agent_code == 0:
         return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
-    cause = read_failures(run).first()
-    if isinstance(cause, FailureRecord) and cause.exception == "RequestError":
-        failure = FailureStatus(cause.rank, cause.exception, str(run.rank_log(cause.rank)))
-        return Outcome(RunStatus("failed", update, samples_seen, ExitCode.REQUEST, failure), cause.message)
+    code = ExitCode.REQUEST if isinstance(cause, FailureRecord) and cause.request else ExitCode.WORKER
+    failure, paragraph = _explained(cause, agent_code, run)
+    return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph)
+
+
+def _is_own_failure(cause: FailureRecord | WorkerDeath | None) -> bool:
+    """Whether a worker failed of itself, and not because the run was stopped under it."""
+    return isinstance(cause, FailureRecord) and not cause.peer_is_gone and cause.exception != "KeyboardInterrupt"
+
+
+def _planned_updates(run: RunDirectory) -> int | None:
+    """The updates of the whole run: rank 0 renews the plan when the length of the data is known."""
+    try:
+        return Plan.model_validate_json(run.plan.read_text(encoding="utf-8")).length.updates
+    except (OSError, ValueError):
+        return None
+
+
+def _explained(
+    cause: FailureRecord | WorkerDeath | None, agent_code: int, run: RunDirectory
+) -> tuple[FailureStatus, str]:
+    """The root cause for status.json, and in a paragraph."""
     if cause is None:
-        failure = FailureStatus(-1, f"the agent ended with {_ended(agent_code)}", str(run.agent_log))
         text = f"No rank failed, but torchrun or accelerate {_ended(agent_code)}. Its log: {run.agent_log}"
-    else:
-        failure = FailureStatus(cause.rank, _exception(cause), str(run.rank_log(cause.rank)))
-        text = _paragraph(cause, run)
-    return Outcome(RunStatus("failed", update, samples_seen, ExitCode.WORKER, failure), text)
+        return FailureStatus(-1, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
+    failure = FailureStatus(cause.rank, _exception(cause), str(run.rank_log(cause.rank)))
+    if isinstance(cause, FailureRecord) and cause.request:
+        return failure, cause.message
+    return failure, _paragraph(cause, run)
 
 
 def _paragraph(cause: FailureRecord | WorkerDeath, run: RunDirectory) -> str:
-    when = " before its first update"
-    if isinstance(cause, WorkerDeath):
-        when = ""
-    elif cause.update:
-        when = f" in update {cause.update}"
+    when = ""
+    if isinstance(cause, FailureRecord) and cause.update is not None:
+        when = f" in update {cause.update}" if cause.update else " before its first update"
     others = " The other ranks stopped because of it." if len(list(run.logs.glob("rank_*.log"))) > 1 else ""
     happened = f"failed{when}: {_exception(cause)}" if isinstance(cause, FailureRecord) else _exception(cause)
     return f"Rank {cause.rank} {happened}.{others} Its log: {run.rank_log(cause.rank)}"

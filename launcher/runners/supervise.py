@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
+from launcher.errors import ExitCode
 from launcher.rundir.failure import TRACEBACK_MARK
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus
@@ -16,7 +17,8 @@ from launcher.runners.base import RunHandle
 from launcher.runners.follow import LineFollower, RowFollower
 from launcher.runners.outcome import Outcome, outcome_of
 
-GRACE = 30.0  # seconds from a signal to the end of the update; then the run is killed
+GRACE = 30.0  # seconds from a signal to the end, beside the time of the updates until then; then the run is killed
+UPDATES_TO_END = 3  # the one under way, the one in which the ranks agree, and one for luck
 _TICK = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -41,35 +43,41 @@ class Observer(Protocol):
         ...
 
 
-class _Signals:
-    """Signals that have come while a run is watched."""
+class Signals:
+    """Signals that have come since they are listened for."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take one signal, as a handler does."""
         self.received.append(number)
 
 
-def supervise(handle: RunHandle, run: RunDirectory, observer: Observer) -> Outcome:
+def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals: Signals) -> Outcome:
     """Watch a run until it has ended and nothing of it is left.
 
-    The first signal is passed on and the run ends after its update; a second one, or `GRACE` seconds, ends it now.
+    The first signal is passed on, and the run ends at an update: the ranks agree in the one after that in which the
+    signal came. A second signal, or too long a time, ends it now.
 
     Args:
         handle: the run, started.
         run: its directory, where its metrics and the log of rank 0 are followed.
         observer: is told what happens.
+        signals: what `listening` has received, also before the run was started.
 
     Returns:
         How the run ended; `status.json` says it too.
     """
     progress = _Progress(run, observer)
-    with _listening() as signals:
-        try:
-            code = _wait(handle, signals, progress, observer)
-        finally:
-            handle.close()
+    try:
+        code = _wait(handle, signals, progress, observer)
+    except BaseException:
+        with suppress(OSError):
+            RunStatus("interrupted", progress.update, progress.samples_seen, ExitCode.INTERRUPTED).write(run)
+        raise
+    finally:
+        handle.close()
     progress.follow()
     outcome = outcome_of(code, bool(signals.received), run, progress.update, progress.samples_seen)
     with suppress(OSError):  # the outcome is told in any case
@@ -77,7 +85,7 @@ def supervise(handle: RunHandle, run: RunDirectory, observer: Observer) -> Outco
     return outcome
 
 
-def _wait(handle: RunHandle, signals: _Signals, progress: _Progress, observer: Observer) -> int:
+def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Observer) -> int:
     passed_on = 0
     deadline = float("inf")
     while (code := handle.wait(_TICK)) is None:
@@ -85,7 +93,7 @@ def _wait(handle: RunHandle, signals: _Signals, progress: _Progress, observer: O
         observer.tick()
         if len(signals.received) > passed_on and not passed_on:
             passed_on = len(signals.received)
-            deadline = time.monotonic() + GRACE
+            deadline = time.monotonic() + GRACE + UPDATES_TO_END * progress.seconds_per_update
             handle.stop(signals.received[0])
             observer.stopping(signal.Signals(signals.received[0]).name)
         elif len(signals.received) > passed_on or time.monotonic() > deadline:
@@ -105,6 +113,7 @@ class _Progress:
         self._written = 0.0
         self.update = 0
         self.samples_seen = 0
+        self.seconds_per_update = 0.0
         RunStatus("running").write(run)
 
     def follow(self) -> None:
@@ -116,6 +125,7 @@ class _Progress:
         for row in self._rows.new():
             self.update = int(row["train/global_step"] or 0)
             self.samples_seen = int(row["train/samples_seen"] or 0)
+            self.seconds_per_update = row["time/update"] or 0.0
             self._observer.row(row)
         if time.monotonic() - self._written > 1.0:
             self._written = time.monotonic()
@@ -124,9 +134,14 @@ class _Progress:
 
 
 @contextmanager
-def _listening() -> Iterator[_Signals]:
-    signals = _Signals()
-    before = {number: signal.signal(number, signals) for number in _SIGNALS}
+def listening() -> Iterator[Signals]:
+    """Receive SIGINT, SIGTERM and SIGHUP instead of ending by them.
+
+    One that was ignored when this process was started (by nohup, say) is ignored still.
+    """
+    signals = Signals()
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signals) for number in heeded}
     try:
         yield signals
     finally:

@@ -66,7 +66,9 @@ class Accumulator:
             with self._engine.micro_step(boundary=step == boundary):
                 with self._precision:
                     (loss,) = losses_of(self._loss(self._engine.module, micro_batch.data))
-                part = loss.value * weight(loss, micro_batch.samples, window.items)
+                # In half precision the weight itself would be rounded; float64 stays what it is.
+                value = loss.value if loss.value.dtype == torch.float64 else loss.value.float()
+                part = value * weight(loss, micro_batch.samples, window.items)
                 self._engine.backward(part)
                 parts.append(part.detach())
         return torch.stack(parts).sum() if len(parts) > 1 else parts[0]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from launcher.train.engines.base import Engine
 from launcher.train.loader import to_device
@@ -26,6 +27,9 @@ def evaluate(
         data: the evaluation data.
         engine: the engine; all its ranks must evaluate.
         precision: the context that a forward pass runs in.
+
+    Raises:
+        ValueError: the task returns something else than numbers for each sample.
     """
     engine.share_buffers()
     model, move = engine.bare_module, to_device(engine.device)
@@ -36,13 +40,22 @@ def evaluate(
     try:
         with torch.no_grad(), precision:
             for first in range(low, high, BATCH):
-                batch = move(fetch(task, data, range(first, min(first + BATCH, high))))
-                for name, values in task.evaluate(model, batch).items():
+                samples = range(first, min(first + BATCH, high))
+                for name, values in task.evaluate(model, move(fetch(task, data, samples))).items():
+                    _check_per_sample(name, values, len(samples))
                     total, count = sums.get(name, (0.0, 0))
                     sums[name] = (total + values.double().sum().item(), count + values.numel())
     finally:
         model.train(was_training)
     return _means(engine.gather(sums))
+
+
+def _check_per_sample(name: str, values: Tensor, samples: int) -> None:
+    if not values.ndim or len(values) != samples:
+        raise ValueError(
+            f"Task.evaluate: {name!r} has the shape {list(values.shape)}; return one number for each of the "
+            f"{samples} samples, not their mean"
+        )
 
 
 def _means(of_ranks: list[dict[str, tuple[float, int]]]) -> dict[str, float]:

@@ -52,11 +52,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Materials:
-    """The user's own objects, built once in each rank."""
+    """The user's own objects, built once in each rank, with the same seed in all of them."""
 
     task: Task
     model: nn.Module
     train_data: SampleSource
+    eval_data: SampleSource | None
 
     @property
     def parameters(self) -> int:
@@ -64,10 +65,16 @@ class Materials:
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
 
-def build_materials(task: Task, seed: int) -> Materials:
-    """The task's model, the same on every rank, and its data."""
+def build_materials(make_task: Callable[[], Task], seed: int) -> Materials:
+    """The task, its model and its data, the same on every rank whatever they draw at random.
+
+    Args:
+        make_task: makes the task.
+        seed: the recipe's seed.
+    """
     seed_everything(seed, rank=None)
-    return Materials(task, task.model(), task.train_data())
+    task = make_task()
+    return Materials(task, task.model(), task.train_data(), task.eval_data())
 
 
 def build_job(
@@ -100,7 +107,7 @@ def build_job(
         accumulator=Accumulator(engine, task.loss, precision),
         optimizer=build_optimizer(recipe.optimizer, task.parameter_groups(model), model, plan.learning_rate),
         windows=WindowLoader(task, data, shares, device, recipe.data.workers),
-        eval_data=task.eval_data(),
+        eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,18 +28,20 @@ class Share:
 
     Attributes:
         window: the window.
-        micro_batches: the rank's micro-batches; a filler if it has none.
+        micro_batches: the rank's micro-batches; for a rank that has none, the window's first one as a filler.
+        counted: False for a filler, which takes part with weight zero.
         order: int64, the sample indices of all of them, one after the other.
     """
 
     window: Window
     micro_batches: tuple[MicroBatch, ...]
+    counted: bool
     order: Positions
 
     @property
     def sizes(self) -> list[int]:
-        """Samples to load for each micro-batch; a filler has one, which is not counted."""
-        return [max(1, micro_batch.samples) for micro_batch in self.micro_batches]
+        """Samples of each micro-batch."""
+        return [micro_batch.samples for micro_batch in self.micro_batches]
 
     def indices(self) -> Iterator[list[int]]:
         """The sample indices of each micro-batch."""
@@ -67,13 +70,14 @@ def _shares_of_epoch(
     windows: Sequence[Window], rank: int, order_at: Callable[[Positions], Positions]
 ) -> Iterator[Share]:
     """The shares of windows of one epoch, whose orders are computed together."""
-    # The filler of a rank that has nothing: the window's first sample, counted as none.
-    mine = [window.micro_batches(rank) or (MicroBatch(window.first, 0),) for window in windows]
-    spans = [np.arange(parts[0].first, parts[-1].first + max(1, parts[-1].samples)) for parts in mine]
+    own = [window.micro_batches(rank) for window in windows]
+    # A filler is a whole micro-batch that another rank has too: a model that takes that one takes this one.
+    mine = [parts or window.micro_batches(0)[:1] for window, parts in zip(windows, own, strict=True)]
+    spans = [np.arange(parts[0].first, parts[-1].first + parts[-1].samples) for parts in mine]
     order = order_at(np.concatenate(spans))
     ends = np.cumsum([len(span) for span in spans])
-    for window, parts, share in zip(windows, mine, np.split(order, ends[:-1]), strict=True):
-        yield Share(window, parts, share)
+    for window, parts, counted, share in zip(windows, mine, own, np.split(order, ends[:-1]), strict=True):
+        yield Share(window, parts, bool(counted), share)
 
 
 class WindowLoader:
@@ -102,7 +106,7 @@ class WindowLoader:
             yield (
                 share.window,
                 [
-                    MicroBatchData(move(batch), micro_batch.samples)
+                    MicroBatchData(move(batch), micro_batch.samples if share.counted else 0)
                     for batch, micro_batch in zip(batches, share.micro_batches, strict=True)
                 ],
             )
@@ -137,12 +141,19 @@ class WindowLoader:
             batch_sampler=_Sampler(batches_of_indices),
             collate_fn=self._task.collate,
             num_workers=self._workers,
+            worker_init_fn=_ignore_signals,
             pin_memory=self._device.type == "cuda",
         )
         batches = iter(loader)
         for first in batches:
             share = taken.pop(0)
             yield share, [first, *islice(batches, len(share.micro_batches) - 1)]
+
+
+def _ignore_signals(worker: int) -> None:
+    """A loading process ends when training has no more use for it, also where its whole session is signalled."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

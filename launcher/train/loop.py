@@ -38,11 +38,16 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
     data_samples = job.plan.length.data_samples or 1
     pending: Measurement | None = None
     stop = False
-    for window, share, waited, since in _timed(job):
+    ended = perf_counter()
+    for window, share, waited in _waited_for(job):
         started(window.update + 1)
-        measurement = _update(job, window, share, waited, since)
+        measurement = _update(job, window, share)
+        measurement.data_seconds = waited
+        measurement.seconds = perf_counter() - ended
+        ended = perf_counter()
         if evaluation_due(job.plan, window) and job.eval_data is not None:
             measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision)
+            ended = perf_counter()  # an evaluation is no part of an update
         if pending is not None:
             result, stop = pending.result(data_samples)
             log(result)
@@ -54,10 +59,11 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
     return not stop
 
 
-def _update(job: Job, window: Window, share: list[MicroBatchData], waited: float, since: float) -> Measurement:
+def _update(job: Job, window: Window, share: list[MicroBatchData]) -> Measurement:
     rate = job.plan.learning_rate
     set_learning_rate(job.optimizer, rate.factor(window.update))
     loss = job.accumulator.accumulate(window, share)
+    reductions = job.engine.take_reductions()
     grad_norm = job.engine.clip(job.plan.recipe.train.max_grad_norm)
     job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
@@ -67,15 +73,13 @@ def _update(job: Job, window: Window, share: list[MicroBatchData], waited: float
         grad_norm=LocalSums(grad_norm.double().reshape(1)),
         learning_rate=rate.at(window.update),
         micro_steps=sum(1 for micro_batch in share if micro_batch.samples),
-        reductions=job.engine.reductions.take(),
-        seconds=perf_counter() - since,
-        data_seconds=waited,
+        reductions=reductions,
         peak_bytes=peak_memory(job.engine.device),
     )
 
 
-def _timed(job: Job) -> Iterator[tuple[Window, list[MicroBatchData], float, float]]:
-    """The windows, with the seconds spent waiting for each and the moment when that wait began."""
+def _waited_for(job: Job) -> Iterator[tuple[Window, list[MicroBatchData], float]]:
+    """The windows, with the seconds spent waiting for the data of each."""
     windows = iter(job.windows)
     while True:
         since = perf_counter()
@@ -83,7 +87,7 @@ def _timed(job: Job) -> Iterator[tuple[Window, list[MicroBatchData], float, floa
             window, share = next(windows)
         except StopIteration:
             return
-        yield window, share, perf_counter() - since, since
+        yield window, share, perf_counter() - since
 
 
 def evaluation_due(plan: Plan, window: Window) -> bool:

@@ -24,6 +24,8 @@ class Measurement:
         window: what entered the update.
         sums: [loss, ranks that were asked to stop], to be added over all ranks.
         grad_norm: the norm, to be copied from the device.
+        seconds: set when the update has ended; see `StepResult`, as for the others.
+        data_seconds: set with it.
         evaluation: set when an evaluation was due after the update.
     """
 
@@ -33,9 +35,9 @@ class Measurement:
     learning_rate: float
     micro_steps: int
     reductions: Reductions
-    seconds: float
-    data_seconds: float
     peak_bytes: int
+    seconds: float = 0.0
+    data_seconds: float = 0.0
     evaluation: Mapping[str, float] = field(default_factory=dict)
 
     def result(self, data_samples: int) -> tuple[StepResult, bool]:

@@ -17,11 +17,11 @@ class StepResult:
         window: what entered the update.
         epoch: epochs completed, with the fraction of the current one.
         loss: weighted mean of the loss over all samples of all ranks.
-        learning_rate: rate of the first parameter group.
+        learning_rate: the recipe's rate for this update; a parameter group may have its own.
         grad_norm: L2 norm of the reduced gradient, before clipping.
         micro_steps: micro-steps of this rank.
         reductions: gradient all-reduces of this rank, counted.
-        seconds: from the end of the update before to the end of this one.
+        seconds: from the end of the update before to the end of this one, without evaluation.
         data_seconds: of these, spent waiting for data.
         peak_bytes: most memory used so far: of the GPU, or of the process on a CPU.
         evaluation: name → measurement after the update; empty when none was due.

@@ -28,7 +28,7 @@ class Loss:
     Attributes:
         value: scalar tensor, with its graph.
         reduction: whether the value is the mean over the micro-batch's samples, or their sum.
-        name: what the loss is logged as.
+        name: what it is called where a task has several.
     """
 
     value: Tensor
@@ -79,7 +79,8 @@ class Task:
             batch: what `collate` made, its tensors on the model's device.
 
         Returns:
-            Name → one number per sample, shape [batch]; logged as `eval/<name>`, the mean over every sample once.
+            Name → numbers of each sample, shape [batch] or [batch, ...]; logged as `eval/<name>`, their mean over all
+            samples. Not a mean: means of batches of different sizes do not add up to the mean.
         """
         return {}
 
@@ -110,8 +111,11 @@ def losses_of(result: Tensor | Loss) -> Iterator[Loss]:
 
 
 def tensors_of(task: Task, data: SampleSource) -> tuple[Tensor, ...] | None:
-    """Data that is tensors already, from which a batch is indexed at once instead of stacked sample by sample."""
-    if isinstance(data, TensorDataset) and type(task).collate is Task.collate:
+    """Data that is tensors already, from which a batch is indexed at once instead of stacked sample by sample.
+
+    Only where that is all that happens to a sample: not in a subclass, which may augment it.
+    """
+    if type(data) is TensorDataset and type(task).collate is Task.collate:
         return data.tensors
     return None
 

@@ -17,6 +17,7 @@ from types import FrameType
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from launcher.linux import descendants_of
 from launcher.rundir.failure import AgentRecord, WorkerDeath
 from launcher.rundir.layout import RunDirectory
 
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str]) -> int:
         The exit code.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # accelerate with one process has no handler of its own, and would die before its worker has ended.
-        signal.signal(number, _let_the_worker_end)
+        # Until torchrun has handlers of its own; accelerate with one process never has, and would die too early.
+        signal.signal(number, _wait_for_workers)
     start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]
     code, record = _outcome(lambda: start(arguments))
     if code:
@@ -70,8 +71,10 @@ def _accelerate(arguments: Sequence[str]) -> None:
     accelerate_main()
 
 
-def _let_the_worker_end(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the signal was sent to the worker too, whose end is waited for."""
+def _wait_for_workers(number: int, frame: FrameType | None) -> None:
+    """Go on if there is a worker, which was sent the signal too and whose end is waited for; else end."""
+    if not descendants_of(os.getpid()):
+        os._exit(128 + number)
 
 
 def _shell_code(exit_code: int) -> int:

@@ -7,12 +7,15 @@ import sys
 import time
 import traceback
 
+from launcher.errors import RequestError
 from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan
 from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
 from launcher.rundir.layout import RunDirectory
 from launcher.worker.dist_env import DistEnv
 from launcher.worker.process import log_to
+
+AGENT = "launcher.worker.agent"  # the program that starts every worker
 
 
 class Worker:
@@ -26,7 +29,7 @@ class Worker:
     def __init__(self, run: RunDirectory, env: DistEnv) -> None:
         self._run = run
         self._env = env
-        self._update = 0
+        self._update: int | None = None
 
     def work(self) -> int:
         """Train, or run the user's script; the exit code.
@@ -41,6 +44,7 @@ class Worker:
 
                 run_script(plan.recipe.script)
             else:
+                self._update = 0
                 from launcher.worker.training import run_training  # imports torch: after the log is open
 
                 run_training(plan, self._run, self._env, self._started)
@@ -58,7 +62,14 @@ class Worker:
         self._update = update
 
     def _record(self, error: BaseException) -> None:
-        record = FailureRecord(self._env.rank, time.time_ns(), type(error).__name__, str(error), self._update)
+        record = FailureRecord(
+            rank=self._env.rank,
+            time_ns=time.time_ns(),
+            exception=type(error).__name__,
+            message=str(error),
+            update=self._update,
+            request=isinstance(error, RequestError),
+        )
         print(TRACEBACK_MARK, file=sys.stderr)
         traceback.print_exc()
         try:
@@ -72,7 +83,7 @@ def main() -> None:
 
     Ending at once matters after a failure: threads and process groups would wait for ranks that are gone.
     """
-    end_with_parent()
+    end_with_parent(AGENT)
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
     log_to(run.rank_log(env.rank))
     code = Worker(run, env).work()

@@ -12,7 +12,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
-from launcher.train.engines.ddp import process_group
+from launcher.train.engines.ddp import gather, process_group
 from launcher.train.job import Materials, build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult
@@ -33,20 +33,20 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
     """
-    if plan.recipe.task is None:
+    section = plan.recipe.task
+    if section is None:
         raise ValueError("the recipe has no task")
-    stop = StopFlag()
-    stop.listen()
     device = _device(plan, env)
-    materials = build_materials(load_task(plan.recipe.task), plan.recipe.train.seed)
-    plan = with_facts(plan, samples=len(materials.train_data), parameters=materials.parameters)
-    if env.rank == 0:
-        write_atomically(run.plan, plan.to_json() + "\n")
-        _say_what_was_found(plan, materials)
+    materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
     group = process_group(device, plan.recipe.parallel.timeout) if env.world_size > 1 else nullcontext()
     with group:
-        trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
+        plan = _with_facts_of_all_ranks(plan, materials, env)
+        if env.rank == 0:
+            write_atomically(run.plan, plan.to_json() + "\n")
+            _say_what_was_found(plan, materials)
+        stop = StopFlag()
         job = build_job(plan, materials, env.rank, device, stop.is_set)
+        trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 
         def log(result: StepResult) -> None:
             if env.rank == 0:
@@ -54,9 +54,23 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
 
         finished = False
         try:
+            stop.listen()  # from here on a signal ends the run at an update; until here, at once
             finished = train(job, log, started)
         finally:
             trackers.finish(finished)
+
+
+def _with_facts_of_all_ranks(plan: Plan, materials: Materials, env: DistEnv) -> Plan:
+    """The plan with the length of the data and the size of the model, once all ranks agree about them."""
+    facts = (len(materials.train_data), materials.parameters)
+    all_facts = gather(facts) if env.world_size > 1 else [facts]
+    for what, found in zip(("samples", "trainable parameters"), zip(*all_facts, strict=True), strict=True):
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the ranks do not see the same task: they have {', '.join(map(str, found))} {what}. Let the task give "
+                "every rank all of the data; the plan deals it out"
+            )
+    return with_facts(plan, samples=facts[0], parameters=facts[1])
 
 
 def _device(plan: Plan, env: DistEnv) -> torch.device:

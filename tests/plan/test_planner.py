@@ -129,6 +129,7 @@ def test_plan_survives_its_file() -> None:
         ({"batch": {"global": 256, "micro": 32}}, 16, "8 of 16 ranks have no samples"),
         ({"batch": {"global": 256, "micro": 32, "tail": "drop"}}, 2, "leaves out 157 of 1437 samples"),
         ({"batch": {"accumulation": 4, "micro": 32}}, 2, "set batch.global=256 to keep it"),
+        ({"schedule": {"warmup": 120}}, 2, "takes 120 updates and the run has 120"),
         ({"checkpoint": {"every": 50}}, 2, "writes no checkpoints"),
         ({"task": None, "script": {"path": "train.py"}}, 3, "sees 288 samples per update, not 256"),
     ],
@@ -147,7 +148,7 @@ def test_a_good_plan_has_no_warnings() -> None:
         ({"global": 256, "micro": 1}, "batch.micro is 1"),
         ({"global": 257, "micro": 32}, "the last micro-batch of a window has 1 sample"),
         ({"global": 256, "micro": 31}, None),
-        ({"global": 256, "micro": 52}, "the last micro-batch of a window has 1 sample"),  # the tail: 157 = 3 × 52 + 1
+        ({"global": 256, "micro": 52}, "the last micro-batch of an epoch has 1 sample"),  # the tail: 157 = 3 × 52 + 1
     ],
 )
 def test_batchnorm_is_named_and_single_samples_are_warned_of(batch: dict[str, int], expected: str | None) -> None:

@@ -8,7 +8,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signa
     assert done.stderr == ""
     assert status(runs)["state"] == "interrupted"
     assert status(runs)["update"] == len(rows(runs)) >= 1
-    assert f"{number.name}: ending after this update" in done.stdout
+    assert f"{number.name}: ending at the next update" in done.stdout
 
 
 def test_a_signal_to_a_single_process_of_accelerate(runs: Path) -> None:
@@ -206,6 +207,80 @@ def ended(pidfd: int) -> None:
         assert select.select([pidfd], [], [], 2.0)[0], "still running"
     finally:
         os.close(pidfd)
+
+
+def test_loading_processes_outlive_the_signal(runs: Path) -> None:
+    """torchrun signals the whole session of a rank, loading processes too: the update still gets its data."""
+    done = Started(runs, "tell", "data.workers=2").end(signal.SIGTERM)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert status(runs)["update"] == len(rows(runs)) >= 1
+
+
+def test_a_signal_that_was_ignored_at_the_start_is_ignored(runs: Path) -> None:
+    """As under nohup."""
+    ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited by the command
+    try:
+        started = Started(runs, "tell")
+    finally:
+        signal.signal(signal.SIGHUP, ignoring)
+    done = started.end(signal.SIGHUP, signal.SIGTERM)
+    assert done.returncode == 130
+    assert "SIGHUP" not in done.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, slow(2)])
+def test_nothing_trains_on_after_a_launcher_that_was_killed_at_the_start(runs: Path, ranks: int) -> None:
+    """Before the workers could ask the kernel to end with their parent."""
+    command = [sys.executable, "-m", "launcher", "run", TINY, "train.updates=1000000", f"launch.nproc_per_node={ranks}"]
+    process = subprocess.Popen([*command, "--runs", str(runs), "--run-id", "it"], env=clean_environment(), cwd=ROOT)
+    wait_until(lambda: any("launcher.worker.entry" in command_line(pid) for pid in processes_with(str(runs))))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not list(processes_with(str(runs))))
+
+
+def test_a_signal_at_the_start_ends_the_run(runs: Path) -> None:
+    """Before torchrun has its handlers."""
+    command = [sys.executable, "-m", "launcher", "run", TINY, "train.updates=1000000"]
+    process = subprocess.Popen([*command, "--runs", str(runs), "--run-id", "it"], env=clean_environment(), cwd=ROOT)
+    wait_until(lambda: (runs / "it" / "logs" / "agent.log").exists() and len(list(processes_with(str(runs)))) > 1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=25) == 130  # long before the grace of 30 s is over
+    assert status(runs)["state"] == "interrupted"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for what the system has no event for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def test_a_reader_that_leaves_does_not_end_the_training(runs: Path) -> None:
+    """As in `launcher run ... | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "launcher", "run", TINY, "--runs", str(runs), "--run-id", "it"]
+    done = subprocess.run(
+        command, env=clean_environment(), cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert status(runs)["state"] == "done"
+
+
+def test_a_terminal_that_knows_ascii_alone_is_enough(runs: Path) -> None:
+    done = launcher("run", TINY, "--runs", str(runs), "--run-id", "it", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "16 = 2 ? 2 micro-steps" in done.stdout
 
 
 def test_an_agent_that_is_killed_is_said(runs: Path) -> None:

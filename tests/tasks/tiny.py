@@ -71,3 +71,59 @@ class Tiny(Task):
             Path(self.tell).write_text(f"{os.getpid()} {os.getppid()}\n")
         if self.fault == "hang":
             threading.Event().wait()
+
+
+class Contrast(Tiny):
+    """A loss that one sample alone does not have: its spread over the micro-batch."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        loss: Tensor = super().loss(model, batch) + 0 * model(batch[0]).std()
+        return loss
+
+    def train_data(self) -> TensorDataset:
+        return TensorDataset(*(column[:18] for column in self.data.tensors))  # a tail of 2 for a batch of 16
+
+
+class HalfUsed(Tiny):
+    """A model of which the loss uses a half."""
+
+    def model(self) -> nn.Module:
+        return nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        network = model.module if hasattr(model, "module") else model
+        assert isinstance(network, nn.ModuleList)
+        return super().loss(network[0], batch)
+
+
+class OwnPart(Tiny):
+    """Data that differs from rank to rank, as a task gives it that deals it out itself."""
+
+    def train_data(self) -> TensorDataset:
+        kept = SAMPLES - int(os.environ["RANK"])
+        return TensorDataset(*(column[:kept] for column in self.data.tensors))
+
+
+class Drawn(Tiny):
+    """Data drawn at random when the task is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = TensorDataset(torch.randn(SAMPLES, 4), torch.randn(SAMPLES, 1))
+
+
+class Service(Tiny):
+    """Fails with an exception whose name is one of ours."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        class RequestError(Exception):
+            pass
+
+        raise RequestError("the image server said 503")
+
+
+class MeanOfMeans(Tiny):
+    """Evaluates to a mean instead of one number per sample."""
+
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        return {"index": batch[0].mean()}

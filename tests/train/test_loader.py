@@ -100,3 +100,15 @@ def test_batches_of_any_shape_are_moved() -> None:
     assert moved.right[0]["a"].is_meta
     assert moved.right[1] == "text"
     assert moved.right[2][0].is_meta
+
+
+def test_a_subclass_of_tensor_data_is_asked_for_its_samples() -> None:
+    """It may augment them: what indexes tensors directly would drop that in silence."""
+
+    class Shifted(TensorDataset):
+        def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+            return tuple(tensor[index] + 100 for tensor in self.tensors)
+
+    shares = shares_of_rank(windows_of(1, updates=1), 0, SAMPLES, seed=4)
+    ((_, share),) = WindowLoader(Task(), Shifted(torch.arange(SAMPLES)), shares, CPU, workers=0)
+    assert all(index >= 100 for part in share for index in indices(part.data))

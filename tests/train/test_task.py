@@ -51,6 +51,6 @@ def test_the_model_is_the_same_in_every_rank() -> None:
         def train_data(self) -> list[int]:
             return [1, 2, 3]
 
-    first, second = build_materials(Random(), seed=5), build_materials(Random(), seed=5)
+    first, second = build_materials(Random, seed=5), build_materials(Random, seed=5)
     assert torch.equal(*(next(found.model.parameters()) for found in (first, second)))
     assert first.parameters == 12

@@ -37,7 +37,6 @@ class Engine(Protocol):
         device: where this rank's model lives.
         module: what a task calls for a forward pass whose gradients count.
         bare_module: the model itself, for evaluation and saving.
-        reductions: gradient all-reduces of this rank.
     """
 
     rank: int
@@ -45,7 +44,6 @@ class Engine(Protocol):
     device: torch.device
     module: nn.Module
     bare_module: nn.Module
-    reductions: Reductions
 
     def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
         """Wraps the forward *and* the backward of one micro-step; gradients are reduced at the boundary only."""
@@ -53,6 +51,14 @@ class Engine(Protocol):
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to those of the window."""
+        ...
+
+    def take_reductions(self) -> Reductions:
+        """This rank's gradient all-reduces since the last call; to be called before the optimizer steps.
+
+        Raises:
+            RuntimeError: not all gradients were reduced, so that the ranks would drift apart.
+        """
         ...
 
     def clip(self, max_norm: float | None) -> Tensor:

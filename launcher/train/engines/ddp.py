@@ -35,6 +35,13 @@ def process_group(device: torch.device, timeout: float) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def gather(value: Any) -> list[Any]:
+    """A small object of every rank of the default process group, in the order of the ranks."""
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
 class DdpEngine:
     """Gradient sync by DistributedDataParallel over the default process group.
 
@@ -48,7 +55,9 @@ class DdpEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        self.reductions = Reductions()
+        self._reductions = Reductions()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._gradient_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trained)
         if settings.sync_batchnorm:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
         self.bare_module = model
@@ -62,7 +71,7 @@ class DdpEngine:
         self.module: nn.Module = self._ddp
         # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
         # really happens, which is what the metrics report.
-        self._ddp.register_comm_hook(self.reductions, add_and_count)
+        self._ddp.register_comm_hook(self._reductions, add_and_count)
 
     def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
         """Forward and backward inside `no_sync`, but at the boundary."""
@@ -71,6 +80,20 @@ class DdpEngine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to those of the window; at the boundary, reduce them all."""
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def take_reductions(self) -> Reductions:
+        """The all-reduces since the last call, held against one copy of the gradients.
+
+        DDP reduces nothing when a parameter has no gradient, and says so only at the next forward pass, if there is
+        one: by then a wrong step was made.
+        """
+        reductions = self._reductions.take()
+        if reductions.bytes != self._gradient_bytes:
+            raise RuntimeError(
+                f"{reductions.bytes} bytes of gradients were reduced instead of {self._gradient_bytes}: the loss does "
+                "not use every parameter. Set parallel.find_unused_parameters=true, or freeze those it never uses"
+            )
+        return reductions
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Clip the reduced gradient; its norm before that."""
@@ -82,9 +105,7 @@ class DdpEngine:
 
     def gather(self, value: Any) -> list[Any]:
         """A small object of every rank."""
-        gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, value)
-        return gathered
+        return gather(value)
 
     def share_buffers(self) -> None:
         """Give every rank the buffers of rank 0."""

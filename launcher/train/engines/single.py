@@ -27,7 +27,6 @@ class SingleEngine:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.module = self.bare_module = model
         self.device = device
-        self.reductions = Reductions()
 
     def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
         """Nothing to hold back: one rank reduces with nobody."""
@@ -36,6 +35,10 @@ class SingleEngine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to those of the window."""
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def take_reductions(self) -> Reductions:
+        """None, and none are needed."""
+        return Reductions()
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Clip the gradient; its norm before that."""

@@ -34,7 +34,6 @@ tracking:
 END_OF_FILE
 cat > /runs/id/plan.json <<'END_OF_FILE'
 {
-  "version": 1,
   "recipe": {
     "name": "digits",
     "task": {
