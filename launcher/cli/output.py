@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TextIO
+import sys
+from typing import TextIO, cast
+
+from rich.console import Console
+
+
+def lasting_console(*, soft_wrap: bool = False) -> Console:
+    """A console on standard output that outlives its reader.
+
+    Args:
+        soft_wrap: leave long lines to the terminal, instead of breaking them at words.
+    """
+    return Console(file=cast(TextIO, LastingOutput(sys.stdout)), highlight=False, soft_wrap=soft_wrap)
 
 
 class LastingOutput:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
@@ -28,7 +28,7 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) 
         worlds: the same recipe on other numbers of ranks.
         spec: the launch, if there is one.
     """
-    console = Console(highlight=False)
+    console = lasting_console()
     topology = plan.topology
     console.print(
         f"[bold]{plan.recipe.name}[/bold]: {plural(topology.world_size, 'rank')} on {topology.device} "

@@ -6,13 +6,12 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
 
 from launcher.cli.display import Display, bar_display, line_display
-from launcher.cli.output import LastingOutput
+from launcher.cli.output import LastingOutput, lasting_console
 from launcher.cli.request import Request
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
@@ -44,8 +43,7 @@ def run_here(request: Request, runs: Path, run_id: str | None) -> int:
     run = create_run_directory(runs, name, fresh=run_id is None)
     with held(run):
         refuse_used(run)
-        output = LastingOutput(sys.stdout)
-        console = Console(file=cast(TextIO, output), highlight=False, soft_wrap=True)
+        console = lasting_console(soft_wrap=True)
         _announce(console, plan, run)
         spec = build_launch(plan, run, request.machine, os.environ)
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
