@@ -5,7 +5,7 @@ for each window of the plan:
     for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
     clip the reduced gradient, step, clear the gradients
     evaluate, if due
-    log the update before this one, whose numbers have arrived
+    log earlier updates, whose numbers have arrived
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from time import perf_counter
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.train.accumulator import MicroBatchData
-from launcher.train.engines.sums import LocalSums
 from launcher.train.evaluation import evaluate
 from launcher.train.job import Job
-from launcher.train.measurement import Measurement, begin_sums, peak_memory
+from launcher.train.measurement import Measurement, peak_memory
 from launcher.train.optimizer import set_learning_rate
+from launcher.train.readout import Readout
 from launcher.train.step_result import StepResult
 
 
@@ -29,15 +29,13 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
 
     Args:
         job: this rank's job.
-        log: takes each update's result, in order, on every rank; one update late.
+        log: takes each update's result, in order, on every rank; one update late, or a tenth of a second.
         started: told the number of each update (from 1) before it begins, for failure records.
 
     Returns:
         Whether the run went to its end; False if a rank was asked to stop.
     """
-    data_samples = job.plan.length.data_samples or 1
-    pending: Measurement | None = None
-    stop = False
+    readout = Readout(job.engine, job.should_stop, job.plan.length.data_samples or 1)
     ended = perf_counter()
     for window, share, waited in _waited_for(job):
         started(window.update + 1)
@@ -48,15 +46,13 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
         if evaluation_due(job.plan, window) and job.eval_data is not None:
             measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision)
             ended = perf_counter()  # an evaluation is no part of an update
-        if pending is not None:
-            result, stop = pending.result(data_samples)
+        for result in readout.add(measurement):
             log(result)
-        pending = measurement
-        if stop:
+        if readout.stop:
             break
-    if pending is not None:
-        log(pending.result(data_samples)[0])
-    return not stop
+    for result in readout.flush():
+        log(result)
+    return not readout.stop
 
 
 def _update(job: Job, window: Window, share: list[MicroBatchData]) -> Measurement:
@@ -69,8 +65,8 @@ def _update(job: Job, window: Window, share: list[MicroBatchData]) -> Measuremen
     job.optimizer.zero_grad(set_to_none=True)
     return Measurement(
         window=window,
-        sums=begin_sums(job.engine, loss, job.should_stop()),
-        grad_norm=LocalSums(grad_norm.double().reshape(1)),
+        loss=loss,
+        grad_norm=grad_norm,
         learning_rate=rate.at(window.update),
         micro_steps=sum(1 for micro_batch in share if micro_batch.samples),
         reductions=reductions,

@@ -1,4 +1,4 @@
-"""Measuring an update without waiting for it: its numbers are read when the next update is done."""
+"""Measuring updates without waiting for them: their numbers are read when a later update is done."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 
 from launcher.plan.windows import Window
-from launcher.train.engines.base import Engine, Reductions
-from launcher.train.engines.sums import LocalSums, PendingSums
+from launcher.train.engines.base import Reductions
 from launcher.train.step_result import StepResult
 
 
 @dataclass
 class Measurement:
-    """An update that is done, whose loss and gradient norm are still on their way.
+    """An update that is done, whose loss and gradient norm are still on the device.
 
     Attributes:
         window: what entered the update.
-        sums: [loss, ranks that were asked to stop], to be added over all ranks.
-        grad_norm: the norm, to be copied from the device.
-        seconds: set when the update has ended; see `StepResult`, as for the others.
+        loss: this rank's part of it, a scalar tensor.
+        grad_norm: the norm of the reduced gradient, a scalar tensor.
+        learning_rate: see `StepResult`, as for the others.
+        seconds: set when the update has ended.
         data_seconds: set with it.
         evaluation: set when an evaluation was due after the update.
     """
 
     window: Window
-    sums: PendingSums
-    grad_norm: LocalSums
+    loss: Tensor
+    grad_norm: Tensor
     learning_rate: float
     micro_steps: int
     reductions: Reductions
@@ -40,16 +40,16 @@ class Measurement:
     data_seconds: float = 0.0
     evaluation: Mapping[str, float] = field(default_factory=dict)
 
-    def result(self, data_samples: int) -> tuple[StepResult, bool]:
-        """The update's numbers, and whether any rank was asked to stop.
+    def result(self, loss: float, grad_norm: float, data_samples: int) -> StepResult:
+        """The update's numbers.
 
         Args:
+            loss: the loss over all ranks.
+            grad_norm: the norm, as it arrived.
             data_samples: samples of an epoch.
         """
-        loss, stops = self.sums.read()
-        (grad_norm,) = self.grad_norm.read()
         window = self.window
-        result = StepResult(
+        return StepResult(
             window=window,
             epoch=window.epoch + (window.first + window.samples) / data_samples,
             loss=loss,
@@ -62,19 +62,6 @@ class Measurement:
             peak_bytes=self.peak_bytes,
             evaluation=self.evaluation,
         )
-        return result, stops > 0
-
-
-def begin_sums(engine: Engine, loss: Tensor, stop: bool) -> PendingSums:
-    """Begin to add an update's loss and the ranks' wish to stop over all ranks, in one small all-reduce.
-
-    Args:
-        engine: the engine.
-        loss: this rank's part of the loss, a scalar.
-        stop: whether this rank was asked to stop.
-    """
-    stop_flag = torch.tensor(float(stop), dtype=torch.float64, device=engine.device)
-    return engine.sum_over_ranks(torch.stack((loss.double(), stop_flag)))
 
 
 def peak_memory(device: torch.device) -> int:

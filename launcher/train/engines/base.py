@@ -14,16 +14,15 @@ from launcher.train.engines.sums import PendingSums
 
 @dataclass
 class Reductions:
-    """Gradient all-reduces as they really happened, counted where they are issued."""
+    """Gradient all-reduces as they really happened, counted where they are issued.
+
+    Attributes:
+        calls: how many there were.
+        bytes: what was handed to them.
+    """
 
     calls: int = 0
     bytes: int = 0
-
-    def take(self) -> Reductions:
-        """The counts so far, and start again from zero."""
-        taken = Reductions(self.calls, self.bytes)
-        self.calls = self.bytes = 0
-        return taken
 
 
 class Engine(Protocol):
@@ -62,7 +61,7 @@ class Engine(Protocol):
         ...
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the reduced gradient to `max_norm`, if given; its L2 norm before that, a scalar tensor."""
+        """Clip the gradient to `max_norm`, if given, after `take_reductions`; its L2 norm before, a scalar tensor."""
         ...
 
     def sum_over_ranks(self, values: Tensor) -> PendingSums:

@@ -8,19 +8,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import GradBucket
 
-from launcher.train.engines.base import Reductions
 
-
-def add_and_count(reductions: Reductions, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    """DDP communication hook: add a bucket over all ranks, and count it.
+def add_and_keep(reduced: list[Tensor], bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """DDP communication hook: add a bucket over all ranks, and note that this was done.
 
     Args:
-        reductions: this rank's counts.
-        bucket: the bucket, whose flat buffer is reduced in place.
+        reduced: the flat buffers of the window's buckets, of which the gradients are views; grows by this one.
+        bucket: the bucket, whose buffer is reduced in place.
     """
     gradients = bucket.buffer()
-    reductions.calls += 1
-    reductions.bytes += gradients.nbytes
+    reduced.append(gradients)
     work = dist.all_reduce(gradients, async_op=True)
     if work is None:
         raise RuntimeError("this rank is not part of the process group")

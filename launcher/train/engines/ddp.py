@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Reductions
-from launcher.train.engines.comm_hook import add_and_count
+from launcher.train.engines.comm_hook import add_and_keep
 from launcher.train.engines.gradients import clip_to_norm
 from launcher.train.engines.sums import PendingSums, ReducedSums
 
@@ -55,7 +55,8 @@ class DdpEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        self._reductions = Reductions()
+        self._reduced: list[Tensor] = []  # by the hook, in the window under way
+        self._gradients: list[Tensor] = []  # of the window that is done
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._gradient_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trained)
         if settings.sync_batchnorm:
@@ -71,7 +72,7 @@ class DdpEngine:
         self.module: nn.Module = self._ddp
         # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
         # really happens, which is what the metrics report.
-        self._ddp.register_comm_hook(self._reductions, add_and_count)
+        self._ddp.register_comm_hook(self._reduced, add_and_keep)
 
     def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
         """Forward and backward inside `no_sync`, but at the boundary."""
@@ -87,7 +88,9 @@ class DdpEngine:
         DDP reduces nothing when a parameter has no gradient, and says so only at the next forward pass, if there is
         one: by then a wrong step was made.
         """
-        reductions = self._reductions.take()
+        self._gradients = list(self._reduced)
+        self._reduced.clear()
+        reductions = Reductions(len(self._gradients), sum(bucket.nbytes for bucket in self._gradients))
         if reductions.bytes != self._gradient_bytes:
             raise RuntimeError(
                 f"{reductions.bytes} bytes of gradients were reduced instead of {self._gradient_bytes}: the loss does "
@@ -96,8 +99,8 @@ class DdpEngine:
         return reductions
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the reduced gradient; its norm before that."""
-        return clip_to_norm(self.bare_module, max_norm)
+        """Clip the reduced gradient, in the flat buffers that hold it; its norm before that."""
+        return clip_to_norm(self._gradients, max_norm)
 
     def sum_over_ranks(self, values: Tensor) -> PendingSums:
         """Begin to add a small vector over all ranks."""

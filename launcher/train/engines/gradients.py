@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+_ROW = 1024
+_FEW = 2**14
 
 
-def clip_to_norm(module: nn.Module, max_norm: float | None) -> Tensor:
-    """Scale the gradients of a module so that their L2 norm is at most `max_norm`.
+def clip_to_norm(gradients: Sequence[Tensor], max_norm: float | None) -> Tensor:
+    """Scale gradients in place so that their common L2 norm is at most `max_norm`.
+
+    Args:
+        gradients: tensors of any shape on one device: one for each parameter, or flat buffers that hold many.
+        max_norm: None scales nothing.
 
     Returns:
         The norm before clipping, a scalar tensor on the device of the gradients; it is not waited for.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = l2_norm(torch.stack([l2_norm(gradient) for gradient in gradients]))
     if max_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale)
+    return norm
+
+
+def l2_norm(values: Tensor) -> Tensor:
+    """The L2 norm of all values, to the last digits of their type however many there are.
+
+    On a CPU torch adds all squares in turn: in float32 the norm of ten million values is wrong by 4e-4, that of rows
+    of them by 1e-7.
+    """
+    if values.numel() >= _FEW:
+        flat = values.flatten()
+        rest = flat.numel() % _ROW
+        rows = torch.linalg.vector_norm(flat[: flat.numel() - rest].view(-1, _ROW), dim=1)
+        values = torch.cat((rows, flat[flat.numel() - rest :]))
+    norm: Tensor = torch.linalg.vector_norm(values)
     return norm

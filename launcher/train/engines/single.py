@@ -42,7 +42,8 @@ class SingleEngine:
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Clip the gradient; its norm before that."""
-        return clip_to_norm(self.module, max_norm)
+        gradients = (parameter.grad for parameter in self.module.parameters())
+        return clip_to_norm([gradient for gradient in gradients if gradient is not None], max_norm)
 
     def sum_over_ranks(self, values: Tensor) -> PendingSums:
         """The values themselves."""

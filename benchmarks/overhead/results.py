@@ -1,0 +1,65 @@
+"""RESULTS.md: the table, with what it says and where it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from textwrap import dedent
+
+import torch
+
+from benchmarks.overhead.case import Case, table
+from benchmarks.overhead.work import MICRO, make_model
+
+
+def results_page(cases: Sequence[Case], pairs: int, command: str) -> str:
+    """The page.
+
+    Args:
+        cases: what was measured.
+        pairs: how often both loops ran in each case.
+        command: how to measure it again.
+    """
+    sizes = dict.fromkeys(case.size for case in cases)
+    parameters = {size: sum(parameter.numel() for parameter in make_model(size).parameters()) for size in sizes}
+    models = " and ".join(f"{size} ({count:,} parameters)" for size, count in parameters.items())
+    updates = " and ".join(f"{size}: {next(case.updates for case in cases if case.size == size)}" for size in sizes)
+    head = f"""\
+        # What the launcher's loop costs
+
+        `{command}`, on {this_machine()}, {date.today():%d %B %Y}.
+
+        Time per update of `launcher.train.loop` as a user gets it (windows from the plan, metrics.jsonl, the gradient's
+        norm, the loss over all ranks; W&B off) against a loop written by hand: DDP with `no_sync` and
+        `gradient_as_bucket_view`, fused AdamW, `zero_grad(set_to_none=True)`, nothing read from a tensor, a DataLoader
+        whose batches come whole. The models are perceptrons, {models}; two gloo ranks, one thread each; {MICRO} samples
+        per micro-step.
+
+        Both loops run in turn in the same two processes, {pairs} times each; timed updates per run: {updates}. A ratio
+        belongs to two neighbouring runs and is launched / by hand: the median over the pairs, the smallest, the
+        largest. Times are medians per update, the first five of a run left out; CPU time is that of both ranks with
+        all threads. The last column is the distance between the two loops' parameters after they saw the same windows,
+        relative to how far the parameters went.
+
+        """
+    return dedent(head) + table(cases) + "\n"
+
+
+def this_machine() -> str:
+    """The machine and its software in words, without names."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{cores} cores ({_cpu_model()}), {memory:.0f} GiB of memory, {platform.system()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def _cpu_model() -> str:
+    description = Path("/proc/cpuinfo")
+    lines = description.read_text(encoding="utf-8").splitlines() if description.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
