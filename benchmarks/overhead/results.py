@@ -36,7 +36,8 @@ def results_page(cases: Sequence[Case], pairs: int, command: str) -> str:
         norm, the loss over all ranks; W&B off) against a loop written by hand: DDP with `no_sync` and
         `gradient_as_bucket_view`, fused AdamW, `zero_grad(set_to_none=True)`, nothing read from a tensor, a DataLoader
         whose batches come whole. The models are perceptrons, {models}; two gloo ranks, one thread each; {MICRO} samples
-        per micro-step.
+        per micro-step. The data are tensors, which the launcher indexes once per window and the DataLoader once per
+        micro-batch.
 
         Both loops run in turn in the same two processes, {pairs} times each; timed updates per run: {updates}. A ratio
         belongs to two neighbouring runs and is launched / by hand: the median over the pairs, the smallest, the
