@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -81,16 +82,19 @@ class Worker:
 def main() -> None:
     """Run this rank, and end the process at once with its exit code.
 
-    Ending at once matters after a failure: threads and process groups would wait for ranks that are gone.
+    After a failure, threads and process groups would wait for ranks that are gone. After a success, threads of gloo
+    that outlive the interpreter now and then abort the process as Python takes it down (torch 2.13), and a finished
+    run would be called failed: only what was registered to be done at the end is done.
     """
     end_with_parent(AGENT)
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
     log_to(run.rank_log(env.rank))
     code = Worker(run, env).work()
+    if not code:
+        atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    if code:
-        os._exit(code)
+    os._exit(code)
 
 
 if __name__ == "__main__":
