@@ -2,10 +2,10 @@
 
 Two gloo ranks, started once, one thread each, run both loops in turn: by hand, launched, by hand, launched, ... A run
 is timed from before its sixth update until it has ended, in the slower rank: the model, its optimizer, DDP and the
-first five updates are not in it, nor the order of the samples that the launcher computes ahead (10 to 40 µs per
-update). Ratios are those of neighbouring runs; the table has their median, the smallest and
-the largest. CPU time is that of both ranks and all their threads; other processes disturb it less than the wall time.
-Before they are timed, both loops train on the same windows and their parameters are compared: it is the same work.
+first five updates are not in it, nor the sample order that the launcher computes ahead (10 to 40 µs per update).
+Ratios are those of neighbouring runs; the table has their median, the smallest and the largest. CPU time is that of
+both ranks and all their threads; other processes disturb it less than the wall time. Before they are timed, both loops
+train on the same windows and their parameters are compared: it is the same work.
 """
 
 from __future__ import annotations
