@@ -60,13 +60,13 @@ def _update(job: Job, window: Window, share: list[MicroBatchData]) -> Measuremen
     set_learning_rate(job.optimizer, rate.factor(window.update))
     loss = job.accumulator.accumulate(window, share)
     reductions = job.engine.take_reductions()
-    grad_norm = job.engine.clip(job.plan.recipe.train.max_grad_norm)
+    grad_square = job.engine.clip(job.plan.recipe.train.max_grad_norm)
     job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
     return Measurement(
         window=window,
         loss=loss,
-        grad_norm=grad_norm,
+        grad_square=grad_square,
         learning_rate=rate.at(window.update),
         micro_steps=sum(1 for micro_batch in share if micro_batch.samples),
         reductions=reductions,

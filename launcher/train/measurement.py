@@ -22,7 +22,7 @@ class Measurement:
     Attributes:
         window: what entered the update.
         loss: this rank's part of it, a scalar tensor.
-        grad_norm: the norm of the reduced gradient, a scalar tensor.
+        grad_square: this rank's part of the square of the reduced gradient's norm, a float64 scalar tensor.
         learning_rate: see `StepResult`, as for the others.
         seconds: set when the update has ended.
         data_seconds: set with it.
@@ -31,7 +31,7 @@ class Measurement:
 
     window: Window
     loss: Tensor
-    grad_norm: Tensor
+    grad_square: Tensor
     learning_rate: float
     micro_steps: int
     reductions: Reductions

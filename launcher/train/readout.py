@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from launcher.train.engines.base import Engine
-from launcher.train.engines.sums import LocalSums, PendingSums
+from launcher.train.engines.sums import PendingSums
 from launcher.train.measurement import Measurement
 from launcher.train.step_result import StepResult
 
@@ -18,11 +19,13 @@ MOST_TOGETHER = 256
 
 @dataclass(frozen=True)
 class _UnderWay:
-    """Updates whose losses are being added over the ranks: a sum for each, then ranks asked to stop, then seconds."""
+    """Updates whose numbers are being added over the ranks.
+
+    The sums: a loss for each update, a squared norm for each, then ranks asked to stop, then seconds.
+    """
 
     measurements: list[Measurement]
     sums: PendingSums
-    norms: LocalSums
 
 
 class Readout:
@@ -68,19 +71,20 @@ class Readout:
         done, self._done = self._done, []
         own = (float(self._should_stop()), sum(measurement.seconds for measurement in done))
         losses = torch.stack([measurement.loss for measurement in done]).double()
-        sums = self._engine.sum_over_ranks(torch.cat((losses, losses.new_tensor(own))))
-        norms = torch.stack([measurement.grad_norm for measurement in done]).double()
-        self._under_way = _UnderWay(done, sums, LocalSums(norms))
+        squares = torch.stack([measurement.grad_square for measurement in done])
+        sums = self._engine.sum_over_ranks(torch.cat((losses, squares, losses.new_tensor(own))))
+        self._under_way = _UnderWay(done, sums)
 
     def _arrived(self) -> list[StepResult]:
         if self._under_way is None:
             return []
         read, self._under_way = self._under_way, None
-        *losses, stops, seconds = read.sums.read()
+        *numbers, stops, seconds = read.sums.read()
+        losses, squares = numbers[: len(read.measurements)], numbers[len(read.measurements) :]
         self.stop = self.stop or stops > 0
         one = seconds / self._engine.world_size / len(losses)
         self._together = max(1, min(MOST_TOGETHER, int(INTERVAL / one)))
         return [
-            measurement.result(loss, norm, self._data_samples)
-            for measurement, loss, norm in zip(read.measurements, losses, read.norms.read(), strict=True)
+            measurement.result(loss, math.sqrt(square), self._data_samples)
+            for measurement, loss, square in zip(read.measurements, losses, squares, strict=True)
         ]

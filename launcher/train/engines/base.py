@@ -61,7 +61,12 @@ class Engine(Protocol):
         ...
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the gradient to `max_norm`, if given, after `take_reductions`; its L2 norm before, a scalar tensor."""
+        """Clip the gradient to `max_norm`, if given, after `take_reductions`.
+
+        Returns:
+            This rank's part of the square of its L2 norm before, a float64 scalar; the parts of all ranks add up to
+            it, and they are added with the losses.
+        """
         ...
 
     def sum_over_ranks(self, values: Tensor) -> PendingSums:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Reductions
 from launcher.train.engines.comm_hook import add_and_keep
-from launcher.train.engines.gradients import clip_to_norm
+from launcher.train.engines.gradients import clip_to_norm, part_of_rank, squared_norm
 from launcher.train.engines.sums import PendingSums, ReducedSums
 
 
@@ -99,8 +99,14 @@ class DdpEngine:
         return reductions
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the reduced gradient, in the flat buffers that hold it; its norm before that."""
-        return clip_to_norm(self._gradients, max_norm)
+        """Clip the reduced gradient, in the flat buffers that hold it.
+
+        A norm that only goes to the metrics is no pass over the whole gradient: each rank takes it of its part.
+        """
+        if max_norm is None:
+            return squared_norm(part_of_rank(self._gradients, self.rank, self.world_size))
+        square = clip_to_norm(self._gradients, max_norm)
+        return square if self.rank == 0 else torch.zeros_like(square)
 
     def sum_over_ranks(self, values: Tensor) -> PendingSums:
         """Begin to add a small vector over all ranks."""

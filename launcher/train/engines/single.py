@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from launcher.train.engines.base import Reductions
-from launcher.train.engines.gradients import clip_to_norm
+from launcher.train.engines.gradients import clip_to_norm, squared_norm
 from launcher.train.engines.sums import LocalSums, PendingSums
 
 
@@ -41,9 +41,9 @@ class SingleEngine:
         return Reductions()
 
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the gradient; its norm before that."""
-        gradients = (parameter.grad for parameter in self.module.parameters())
-        return clip_to_norm([gradient for gradient in gradients if gradient is not None], max_norm)
+        """Clip the gradient; the square of its norm before that."""
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        return squared_norm(gradients) if max_norm is None else clip_to_norm(gradients, max_norm)
 
     def sum_over_ranks(self, values: Tensor) -> PendingSums:
         """The values themselves."""
