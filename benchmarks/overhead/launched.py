@@ -90,7 +90,7 @@ def run_launched(work: Work, rank: int, folder: Path, mark: Callable[[int], None
     log = _Log(trackers, rank)
     train(replace(job, windows=_marked(job.windows, mark)), log, log.started)
     trackers.finish(True)
-    return job.engine.bare_module
+    return job.engine.model
 
 
 class _Log:

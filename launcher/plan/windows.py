@@ -36,15 +36,10 @@ class Window:
     world_size: int
     samples_seen: int
 
-    @property
-    def items(self) -> int:
-        """What the window's loss is a mean over, N: its samples."""
-        return self.samples
-
     def micro_batches(self, rank: int) -> tuple[MicroBatch, ...]:
         """The micro-batches of one rank, in order: a contiguous run of the window's.
 
-        A rank that has none takes part with a filler of weight zero, which is not in this list.
+        A rank may have none; it takes part in the reduction all the same.
         """
         low, high = _share(-(-self.samples // self.micro), self.world_size, rank)
         end = self.first + self.samples

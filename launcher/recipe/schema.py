@@ -71,14 +71,30 @@ class BatchSection(Section):
     )
 
 
+Backward = Literal["joint", "sequential", "shared"]
+
+
+class MultitaskSection(Section):
+    """Several losses."""
+
+    losses: dict[Name, NonNegative] = Field(
+        default={}, description="Weight of each loss, by the name that the task gives it; empty for one loss."
+    )
+    backward: Backward = Field(
+        default="joint",
+        description="Losses go backward all at once, each as it is yielded, or as heads in turn before their trunk.",
+    )
+
+
 class TrainSection(Section):
     """How long to train, and how; give exactly one of epochs, updates and samples."""
 
     epochs: Count | None = Field(default=None, description="Passes over the training data.")
     updates: Count | None = Field(default=None, description="Optimizer steps.")
     samples: Count | None = Field(default=None, description="Samples to train on, rounded up to whole updates.")
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="Number format of forward and backward; bf16 by autocast over fp32 parameters."
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="Number format of forward and backward; bf16 and fp16 by autocast over fp32 parameters.",
     )
     max_grad_norm: Positive | None = Field(
         default=None, description="Clip the norm of the update's gradient to this; null does not clip."
@@ -134,6 +150,25 @@ class EvalSection(Section):
 
     every: Literal["epoch", "end"] | Count = Field(
         default="epoch", description="Evaluate after each epoch, at the end only, or every so many updates."
+    )
+
+
+class GuardSection(Section):
+    """Watching over the ranks."""
+
+    every: Annotated[int, Field(ge=0, le=2**62)] = Field(
+        default=100, description="Compare the parameters of all ranks every so many updates and at the end; 0 never."
+    )
+
+
+class NoiseScaleSection(Section):
+    """How noisy the gradient is, which says how large a batch is worth its samples."""
+
+    every: Annotated[int, Field(ge=0, le=2**62)] = Field(
+        default=10, description="Measure the gradient noise scale every so many updates; 0 never."
+    )
+    measured: Positive | None = Field(
+        default=None, description="The noise scale that an earlier run ended with; the plan holds the batch against it."
     )
 
 
@@ -202,6 +237,7 @@ class Recipe(Section):
     data: DataSection = Field(default=DataSection(), description="What is known of the training data.")
     model: ModelSection = Field(default=ModelSection(), description="What is known of the model.")
     batch: BatchSection = Field(default=BatchSection(), description="How many samples an update sees.")
+    multitask: MultitaskSection = Field(default=MultitaskSection(), description="Several losses.")
     train: TrainSection = Field(default=TrainSection(), description="How long to train, and how.")
     optimizer: OptimizerSection = Field(default=OptimizerSection(), description="The optimizer.")
     schedule: ScheduleSection = Field(default=ScheduleSection(), description="The learning rate over time.")
@@ -209,6 +245,10 @@ class Recipe(Section):
         default=LrScalingSection(), description="How the learning rate follows the global batch."
     )
     eval: EvalSection = Field(default=EvalSection(), description="When to evaluate.")
+    guard: GuardSection = Field(default=GuardSection(), description="Watching over the ranks.")
+    noise_scale: NoiseScaleSection = Field(
+        default=NoiseScaleSection(), description="How noisy the gradient is, and what that says of the batch."
+    )
     parallel: ParallelSection = Field(default=ParallelSection(), description="How ranks hold the model together.")
     launch: LaunchSection = Field(default=LaunchSection(), description="What starts the workers, and how many.")
     checkpoint: CheckpointSection = Field(

@@ -32,7 +32,7 @@ def evaluate(
         ValueError: the task returns something else than numbers for each sample.
     """
     engine.share_buffers()
-    model, move = engine.bare_module, to_device(engine.device)
+    model, move = engine.model, to_device(engine.device)
     sums: dict[str, tuple[float, int]] = {}
     was_training = model.training
     model.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +13,18 @@ import torch
 from torch import nn
 
 from launcher.plan.planner import Plan
-from launcher.plan.windows import Window
-from launcher.train.accumulator import Accumulator, MicroBatchData
+from launcher.recipe.schema import Recipe
+from launcher.train.accumulation import Accumulation, LoadedWindow
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
+from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.single import SingleEngine
+from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
+from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
+from launcher.train.task_losses import TaskLosses, loss_weights
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,11 @@ class Job:
         plan: the plan, with the length of the data.
         task: the user's task.
         engine: holds the ranks together.
-        accumulator: takes a window through forward and backward.
-        optimizer: steps once per window.
+        weights: name → weight of each loss.
+        counts_items: whether the task counts items (tokens), or they are samples.
+        accumulation: takes a window through forward and backward.
+        stepper: steps once per window.
+        guard: watches that the ranks hold the same parameters.
         windows: the windows with this rank's micro-batches.
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
@@ -42,9 +49,12 @@ class Job:
     plan: Plan
     task: Task
     engine: Engine
-    accumulator: Accumulator
-    optimizer: torch.optim.Optimizer
-    windows: Iterable[tuple[Window, list[MicroBatchData]]]
+    weights: Mapping[str, float]
+    counts_items: bool
+    accumulation: Accumulation
+    stepper: Stepper
+    guard: ParameterGuard
+    windows: Iterable[LoadedWindow]
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
     should_stop: Callable[[], bool]
@@ -89,28 +99,58 @@ def build_job(
         device: its device.
         should_stop: whether this rank was asked to stop.
     """
-    recipe, task = plan.recipe, materials.task
-    model = materials.model.to(device)
-    engine: Engine = (
-        DdpEngine(model, device, recipe.parallel) if plan.topology.world_size > 1 else SingleEngine(model, device)
-    )
+    recipe, task, data = plan.recipe, materials.task, materials.train_data
+    engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
     seed_everything(recipe.train.seed, rank)
-    precision: AbstractContextManager[Any] = nullcontext()
-    if recipe.train.precision == "bf16":
-        precision = torch.autocast(device.type, dtype=torch.bfloat16)
-    data = materials.train_data
+    optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
+    half = recipe.train.precision == "fp16"
+    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half)
+    losses, weights, precision = (
+        TaskLosses(task, recipe.multitask),
+        loss_weights(recipe.multitask),
+        autocast(recipe, device),
+    )
     shares = shares_of_rank(plan.windows(), rank, len(data), recipe.train.seed)
     return Job(
         plan=plan,
         task=task,
         engine=engine,
-        accumulator=Accumulator(engine, task.loss, precision),
-        optimizer=build_optimizer(recipe.optimizer, task.parameter_groups(model), model, plan.learning_rate),
-        windows=WindowLoader(task, data, shares, device, recipe.data.workers),
+        weights=weights,
+        counts_items=losses.count_items,
+        accumulation=Accumulation(engine, losses, weights, recipe.multitask.backward, precision, stepper.scale),
+        stepper=stepper,
+        guard=ParameterGuard(engine, recipe.guard.every),
+        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers),
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
     )
+
+
+def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device) -> Engine:
+    """What holds the ranks together; with more than one, the process group must be up.
+
+    Args:
+        recipe: the recipe.
+        model: the model, which goes to the device.
+        world_size: number of ranks.
+        device: the device of this rank.
+    """
+    model = model.to(device)
+    if world_size == 1:
+        return SingleEngine(model, device)
+    if recipe.parallel.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
+    if recipe.multitask.backward == "joint":
+        return DdpEngine(model, device, recipe.parallel)
+    return DeferredEngine(model, device, recipe.parallel)
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of a forward pass, which may be entered again and again."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kind = kinds.get(recipe.train.precision)
+    return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
 
 
 def seed_everything(seed: int, rank: int | None) -> None:

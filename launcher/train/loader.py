@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from torch.utils.data import DataLoader
 
 from launcher.plan.order import Positions, sample_order
 from launcher.plan.windows import MicroBatch, Window
-from launcher.train.accumulator import MicroBatchData
+from launcher.train.accumulation import LoadedWindow, MicroBatchData
+from launcher.train.engines.base import Engine
+from launcher.train.engines.small_reductions import PendingValues
 from launcher.train.task import SampleSource, Task, fetch, tensors_of
+from launcher.train.task_losses import TaskLosses
 
 _AHEAD = 65_536  # positions whose order is computed at once: numpy costs about the same for one as for a thousand
 
@@ -28,14 +32,12 @@ class Share:
 
     Attributes:
         window: the window.
-        micro_batches: the rank's micro-batches; for a rank that has none, the window's first one as a filler.
-        counted: False for a filler, which takes part with weight zero.
+        micro_batches: the rank's micro-batches; it may have none.
         order: int64, the sample indices of all of them, one after the other.
     """
 
     window: Window
     micro_batches: tuple[MicroBatch, ...]
-    counted: bool
     order: Positions
 
     @property
@@ -70,46 +72,106 @@ def _shares_of_epoch(
     windows: Sequence[Window], rank: int, order_at: Callable[[Positions], Positions]
 ) -> Iterator[Share]:
     """The shares of windows of one epoch, whose orders are computed together."""
-    own = [window.micro_batches(rank) for window in windows]
-    # A filler is a whole micro-batch that another rank has too: a model that takes that one takes this one.
-    mine = [parts or window.micro_batches(0)[:1] for window, parts in zip(windows, own, strict=True)]
-    spans = [np.arange(parts[0].first, parts[-1].first + parts[-1].samples) for parts in mine]
+    mine = [window.micro_batches(rank) for window in windows]
+    spans = [_span(parts) for parts in mine]
     order = order_at(np.concatenate(spans))
     ends = np.cumsum([len(span) for span in spans])
-    for window, parts, counted, share in zip(windows, mine, own, np.split(order, ends[:-1]), strict=True):
-        yield Share(window, parts, bool(counted), share)
+    for window, parts, share in zip(windows, mine, np.split(order, ends[:-1]), strict=True):
+        yield Share(window, parts, share)
+
+
+def _span(parts: Sequence[MicroBatch]) -> Positions:
+    """The positions of micro-batches that follow one another."""
+    return np.arange(parts[0].first, parts[-1].first + parts[-1].samples) if parts else np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A window whose items are counted here, and being added up over the ranks."""
+
+    window: Window
+    batches: list[Any]
+    items: list[dict[str, int]]
+    totals: PendingValues
 
 
 class WindowLoader:
     """Iterates over windows with this rank's micro-batches, loaded here or in worker processes.
 
+    Where items depend on the data, each window is loaded and counted while the one before it is computed, and the
+    counts of all ranks are added in the background.
+
     Args:
+        losses: the losses of the task, for the items that they count.
         task: the task, for its `collate`.
         data: the training data.
         shares: this rank's shares, window by window.
-        device: where the micro-batches go.
+        engine: adds the counts.
         workers: data-loading processes; 0 loads in this one.
+
+    Attributes:
+        waited: seconds that windows waited for their counts so far.
     """
 
     def __init__(
-        self, task: Task, data: SampleSource, shares: Iterable[Share], device: torch.device, workers: int
+        self,
+        losses: TaskLosses,
+        task: Task,
+        data: SampleSource,
+        shares: Iterable[Share],
+        engine: Engine,
+        workers: int,
     ) -> None:
+        self.waited = 0.0
+        self._losses = losses
         self._task = task
         self._data = data
         self._shares = shares
-        self._device = device
+        self._engine = engine
         self._workers = workers
 
-    def __iter__(self) -> Iterator[tuple[Window, list[MicroBatchData]]]:
-        move = to_device(self._device)
+    def __iter__(self) -> Iterator[LoadedWindow]:
+        return self._counted() if self._losses.count_items else self._as_planned()
+
+    def _as_planned(self) -> Iterator[LoadedWindow]:
+        """Items are samples: the plan knows their number, and nothing is communicated."""
+        move, names = to_device(self._engine.device), self._losses.names
         for share, batches in self._loaded():
-            yield (
-                share.window,
-                [
-                    MicroBatchData(move(batch), micro_batch.samples if share.counted else 0)
-                    for batch, micro_batch in zip(batches, share.micro_batches, strict=True)
-                ],
+            micro_batches = tuple(
+                MicroBatchData(move(batch), dict.fromkeys(names, micro_batch.samples))
+                for batch, micro_batch in zip(batches, share.micro_batches, strict=True)
             )
+            yield LoadedWindow(share.window, micro_batches, (share.window.samples,) * len(names))
+
+    def _counted(self) -> Iterator[LoadedWindow]:
+        """Items depend on the data: the window ahead is counted before the one at hand is handed out."""
+        at_hand: _Counted | None = None
+        for share, batches in self._loaded():
+            ahead = self._count(share, batches)
+            if at_hand is not None:
+                yield self._with_totals(at_hand)
+            at_hand = ahead
+        if at_hand is not None:
+            yield self._with_totals(at_hand)
+
+    def _count(self, share: Share, batches: list[Any]) -> _Counted:
+        items = [
+            self._losses.items(batch, micro_batch.samples)
+            for batch, micro_batch in zip(batches, share.micro_batches, strict=True)
+        ]
+        own = [sum(of_batch[name] for of_batch in items) for name in self._losses.names]
+        totals = self._engine.reduce_over_ranks(torch.tensor(own, dtype=torch.int64))
+        return _Counted(share.window, batches, items, totals)
+
+    def _with_totals(self, counted: _Counted) -> LoadedWindow:
+        since = perf_counter()
+        totals = tuple(int(total) for total in counted.totals.read())
+        self.waited += perf_counter() - since
+        move = to_device(self._engine.device)
+        micro_batches = tuple(
+            MicroBatchData(move(batch), items) for batch, items in zip(counted.batches, counted.items, strict=True)
+        )
+        return LoadedWindow(counted.window, micro_batches, totals)
 
     def _loaded(self) -> Iterator[tuple[Share, list[Any]]]:
         tensors = tensors_of(self._task, self._data)
@@ -124,6 +186,9 @@ class WindowLoader:
     def _sliced(self, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Share, list[Any]]]:
         """Data that is tensors already: one indexing per window, of which micro-batches are views."""
         for share in self._shares:
+            if not share.micro_batches:
+                yield share, []
+                continue
             rows, sizes = torch.from_numpy(share.order), share.sizes
             columns = [torch.split(tensor.index_select(0, rows), sizes) for tensor in tensors]
             yield share, [list(parts) for parts in zip(*columns, strict=True)]
@@ -142,12 +207,17 @@ class WindowLoader:
             collate_fn=self._task.collate,
             num_workers=self._workers,
             worker_init_fn=_ignore_signals,
-            pin_memory=self._device.type == "cuda",
+            pin_memory=self._engine.device.type == "cuda",
         )
         batches = iter(loader)
         for first in batches:
             share = taken.pop(0)
+            while not share.micro_batches:
+                yield share, []
+                share = taken.pop(0)
             yield share, [first, *islice(batches, len(share.micro_batches) - 1)]
+        for share in taken:  # of which none has a micro-batch
+            yield share, []
 
 
 def _ignore_signals(worker: int) -> None:

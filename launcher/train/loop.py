@@ -4,6 +4,7 @@ for each window of the plan:
     set the learning rate of the update
     for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
     clip the reduced gradient, step, clear the gradients
+    compare the parameters of the ranks, if due
     evaluate, if due
     log earlier updates, whose numbers have arrived
 """
@@ -13,15 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
+import torch
+
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
-from launcher.train.accumulator import MicroBatchData
+from launcher.train.accumulation import LoadedWindow
+from launcher.train.engines.base import Reductions
 from launcher.train.evaluation import evaluate
 from launcher.train.job import Job
 from launcher.train.measurement import Measurement, peak_memory
-from launcher.train.optimizer import set_learning_rate
+from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
 from launcher.train.step_result import StepResult
+from launcher.train.step_results import StepResults
 
 
 def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], None]) -> bool:
@@ -35,11 +40,14 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
     Returns:
         Whether the run went to its end; False if a rank was asked to stop.
     """
-    readout = Readout(job.engine, job.should_stop, job.plan.length.data_samples or 1)
+    results = StepResults(job.weights, job.plan.length.data_samples or 1, job.counts_items)
+    readout = Readout(job.engine, results, job.should_stop)
     ended = perf_counter()
-    for window, share, waited in _waited_for(job):
+    for loaded, waited in _waited_for(job):
+        window = loaded.window
         started(window.update + 1)
-        measurement = _update(job, window, share)
+        measurement = _update(job, loaded)
+        job.guard.after(window.update + 1, last=window.update + 1 == job.plan.length.updates)
         measurement.data_seconds = waited
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
@@ -55,35 +63,49 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
     return not readout.stop
 
 
-def _update(job: Job, window: Window, share: list[MicroBatchData]) -> Measurement:
-    rate = job.plan.learning_rate
-    set_learning_rate(job.optimizer, rate.factor(window.update))
-    loss = job.accumulator.accumulate(window, share)
-    reductions = job.engine.take_reductions()
-    grad_square = job.engine.clip(job.plan.recipe.train.max_grad_norm)
-    job.optimizer.step()
-    job.optimizer.zero_grad(set_to_none=True)
+def _update(job: Job, loaded: LoadedWindow) -> Measurement:
+    window, engine, stepper = loaded.window, job.engine, job.stepper
+    rate = stepper.rate_of(window.update)
+    parts = 0
+    if loaded.empty:
+        losses, reductions = torch.zeros(len(job.weights), dtype=torch.float64, device=engine.device), Reductions()
+        square = noise = stepper.skip()
+    else:
+        parts = _parts_to_measure(job, window)
+        engine.watch_parts(parts > 1)
+        losses = job.accumulation.accumulate(loaded)
+        reductions = engine.reduce()
+        noise = weighted_squares(loaded, engine) / stepper.loss_scale**2
+        square = stepper.step(window.update)
     return Measurement(
         window=window,
-        loss=loss,
-        grad_square=grad_square,
-        learning_rate=rate.at(window.update),
-        micro_steps=sum(1 for micro_batch in share if micro_batch.samples),
+        totals=loaded.totals,
+        sums=torch.cat((losses, torch.stack((square, noise)))),
+        parts=parts,
+        learning_rate=rate,
+        micro_steps=len(loaded.micro_batches),
+        skipped=stepper.skipped,
         reductions=reductions,
-        peak_bytes=peak_memory(job.engine.device),
+        peak_bytes=peak_memory(engine.device),
     )
 
 
-def _waited_for(job: Job) -> Iterator[tuple[Window, list[MicroBatchData], float]]:
+def _parts_to_measure(job: Job, window: Window) -> int:
+    """The parts whose gradients tell the noise scale in this update; 0 when it is not measured."""
+    every = job.plan.recipe.noise_scale.every
+    return parts_of(window) if every and (window.update + 1) % every == 0 else 0
+
+
+def _waited_for(job: Job) -> Iterator[tuple[LoadedWindow, float]]:
     """The windows, with the seconds spent waiting for the data of each."""
     windows = iter(job.windows)
     while True:
         since = perf_counter()
         try:
-            window, share = next(windows)
+            loaded = next(windows)
         except StopIteration:
             return
-        yield window, share, perf_counter() - since
+        yield loaded, perf_counter() - since
 
 
 def evaluation_due(plan: Plan, window: Window) -> bool:

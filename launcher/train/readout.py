@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from launcher.train.engines.base import Engine
-from launcher.train.engines.sums import PendingSums
+from launcher.train.engines.small_reductions import PendingValues
 from launcher.train.measurement import Measurement
 from launcher.train.step_result import StepResult
+from launcher.train.step_results import StepResults
 
 INTERVAL = 0.1  # seconds of updates whose losses are added over the ranks together; a longer update goes alone
 MOST_TOGETHER = 256
@@ -19,13 +19,10 @@ MOST_TOGETHER = 256
 
 @dataclass(frozen=True)
 class _UnderWay:
-    """Updates whose numbers are being added over the ranks.
-
-    The sums: a loss for each update, a squared norm for each, then ranks asked to stop, then seconds.
-    """
+    """Updates whose sums are being added over the ranks; behind them, ranks asked to stop, and seconds."""
 
     measurements: list[Measurement]
-    sums: PendingSums
+    sums: PendingValues
 
 
 class Readout:
@@ -39,14 +36,14 @@ class Readout:
 
     Args:
         engine: the engine.
+        results: makes results of what arrives.
         should_stop: whether this rank was asked to stop.
-        data_samples: samples of an epoch.
     """
 
-    def __init__(self, engine: Engine, should_stop: Callable[[], bool], data_samples: int) -> None:
+    def __init__(self, engine: Engine, results: StepResults, should_stop: Callable[[], bool]) -> None:
         self._engine = engine
         self._should_stop = should_stop
-        self._data_samples = data_samples
+        self._results = results
         self._done: list[Measurement] = []
         self._under_way: _UnderWay | None = None
         self._together = 1
@@ -70,21 +67,19 @@ class Readout:
     def _begin(self) -> None:
         done, self._done = self._done, []
         own = (float(self._should_stop()), sum(measurement.seconds for measurement in done))
-        losses = torch.stack([measurement.loss for measurement in done]).double()
-        squares = torch.stack([measurement.grad_square for measurement in done])
-        sums = self._engine.sum_over_ranks(torch.cat((losses, squares, losses.new_tensor(own))))
-        self._under_way = _UnderWay(done, sums)
+        sums = torch.cat([measurement.sums for measurement in done])
+        self._under_way = _UnderWay(done, self._engine.reduce_over_ranks(torch.cat((sums, sums.new_tensor(own)))))
 
     def _arrived(self) -> list[StepResult]:
         if self._under_way is None:
             return []
         read, self._under_way = self._under_way, None
-        *numbers, stops, seconds = read.sums.read()
-        losses, squares = numbers[: len(read.measurements)], numbers[len(read.measurements) :]
+        *sums, stops, seconds = read.sums.read()
         self.stop = self.stop or stops > 0
-        one = seconds / self._engine.world_size / len(losses)
-        self._together = max(1, min(MOST_TOGETHER, int(INTERVAL / one)))
+        updates = len(read.measurements)
+        self._together = max(1, min(MOST_TOGETHER, int(INTERVAL * updates * self._engine.world_size / seconds)))
+        each = len(sums) // updates
         return [
-            measurement.result(loss, math.sqrt(square), self._data_samples)
-            for measurement, loss, square in zip(read.measurements, losses, squares, strict=True)
+            self._results.of(measurement, sums[each * index : each * (index + 1)])
+            for index, measurement in enumerate(read.measurements)
         ]

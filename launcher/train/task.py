@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -27,8 +27,8 @@ class Loss:
 
     Attributes:
         value: scalar tensor, with its graph.
-        reduction: whether the value is the mean over the micro-batch's samples, or their sum.
-        name: what it is called where a task has several.
+        reduction: whether the value is the mean over the micro-batch's items, or their sum.
+        name: what it is called where a task has several; the recipe's `multitask.losses` has its weight.
     """
 
     value: Tensor
@@ -58,18 +58,56 @@ class Task:
         """Make a micro-batch of its samples; the default stacks tensors, in tuples and dicts too."""
         return default_collate(samples)
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor | Loss:
-        """The loss of one micro-batch.
+    def items(self, batch: Any) -> int | Mapping[str, int] | None:
+        """How many items the loss of one micro-batch is over: tokens that are not ignored, labelled pixels.
+
+        Called before the window's first forward pass. The mean over 900 tokens then weighs nine times the mean over
+        100, on whatever ranks they are.
 
         Args:
-            model: what to call for the forward pass: the model, as the engine wraps it.
+            batch: what `collate` made, on the CPU.
+
+        Returns:
+            The items; for several losses name → items, of which one that is left out counts samples. None, the
+            default: samples.
+        """
+        return None
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor | Loss | Iterable[Loss]:
+        """The loss of one micro-batch, or its losses.
+
+        Args:
+            model: the model.
             batch: what `collate` made, its tensors on the model's device.
 
         Returns:
-            A scalar tensor, the mean over the micro-batch's samples, as `nn.CrossEntropyLoss()` gives it; or a `Loss`
-            that says it is a sum. Never divide by the number of micro-steps: the update divides once.
+            A scalar tensor, the mean over the micro-batch's items, as `nn.CrossEntropyLoss()` gives it; or a `Loss`
+            that says it is a sum; or several of them by name, best yielded one by one. Never divide by the number of
+            micro-steps: the update divides once.
         """
         raise NotImplementedError(f"{type(self).__name__}.loss is not written: return a scalar tensor")
+
+    def trunk(self, model: nn.Module, batch: Any) -> Any:
+        """What several losses share, where they do: write this and `heads` instead of `loss`.
+
+        Args:
+            model: the model.
+            batch: what `collate` made, its tensors on the model's device.
+
+        Returns:
+            A tensor, or tensors in tuples, lists and dicts.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.trunk is not written: return what the heads share")
+
+    def heads(self, model: nn.Module, features: Any, batch: Any) -> Iterable[Loss]:
+        """The losses of a micro-batch on what `trunk` returned, best yielded one by one.
+
+        Args:
+            model: the model.
+            features: what `trunk` returned.
+            batch: what `collate` made, its tensors on the model's device.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.heads is not written: yield the losses, by name")
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """Measurements on one batch of the evaluation data.
@@ -90,24 +128,6 @@ class Task:
         A group's own `lr` is its peak; lr_scaling and the schedule multiply it as they do the recipe's.
         """
         return (parameter for parameter in model.parameters() if parameter.requires_grad)
-
-
-def losses_of(result: Tensor | Loss) -> Iterator[Loss]:
-    """What `Task.loss` returned, as losses: one for now, several by name when tasks may yield them.
-
-    Raises:
-        TypeError: it is neither a tensor nor a `Loss`.
-        ValueError: it is not a scalar.
-    """
-    loss = Loss(result) if isinstance(result, Tensor) else result
-    if not isinstance(loss, Loss):
-        raise TypeError(f"Task.loss must return a scalar tensor or a Loss, not {type(result).__name__}")
-    if loss.value.ndim:
-        shape = list(loss.value.shape)
-        raise ValueError(
-            f"Task.loss must return a scalar, not a tensor of shape {shape}: take its mean over the samples"
-        )
-    yield loss
 
 
 def tensors_of(task: Task, data: SampleSource) -> tuple[Tensor, ...] | None:

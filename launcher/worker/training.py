@@ -12,7 +12,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
-from launcher.train.engines.ddp import gather, process_group
+from launcher.train.engines.process_group import gather, process_group
 from launcher.train.job import Materials, build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult

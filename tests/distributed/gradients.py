@@ -8,39 +8,83 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import TensorDataset
 
+from launcher.plan.order import sample_order
 from launcher.plan.windows import Window, windows_of_run
-from launcher.recipe.schema import ParallelSection
-from launcher.train.accumulator import Accumulator
-from launcher.train.engines.base import Engine
+from launcher.recipe.schema import Backward, MultitaskSection, ParallelSection
+from launcher.train.accumulation import Accumulation, LoadedWindow
+from launcher.train.engines.base import Engine, Forward
 from launcher.train.engines.ddp import DdpEngine
+from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.single import SingleEngine
 from launcher.train.evaluation import evaluate
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.task import Loss, Task
+from launcher.train.task_losses import TaskLosses, loss_weights
 
 SAMPLES = 101
+TOKENS = 10  # of the longest sample
+SEED = 3
 EVALUATED = (1, 2, 101, 600)  # fewer than ranks, and more than one batch of a rank
+WEIGHTS = {"pixels": 1.0, "tokens": 0.5, "labels": 2.0}
+PARALLEL = ParallelSection(bucket_mb=0.004)
+ITEMS = ("samples", "tokens", "none on a rank")
+LAYOUTS = ("one", "one sum", "own forwards", "trunk")
+EDITIONS: dict[str, tuple[Backward, ...]] = {
+    "one": ("joint",),
+    "one sum": ("joint",),
+    "own forwards": ("joint", "sequential"),
+    "trunk": ("joint", "sequential", "shared"),
+}
 
 
 @dataclass(frozen=True)
-class Case:
+class Split:
     """One way of splitting windows: samples per update and per micro-step."""
 
     name: str
     global_batch: int
     micro: int
+
+    def windows(self, world: int) -> list[Window]:
+        """The first two windows of an epoch, its tail, and the first window after it."""
+        updates = 1 + -(-SAMPLES // self.global_batch)
+        every = list(
+            windows_of_run(
+                data_samples=SAMPLES,
+                global_batch=self.global_batch,
+                micro=self.micro,
+                world_size=world,
+                keep_tail=True,
+                updates=updates,
+            )
+        )
+        return [every[update] for update in sorted({0, 1, updates - 2, updates - 1})]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A split, what items are, how the task computes its losses, and which way they go backward."""
+
+    split: Split
+    items: str
+    layout: str
+    edition: Backward
+
+    @property
+    def name(self) -> str:
+        return f"{self.split.name}/{self.items}/{self.layout}/{self.edition}"
 
 
 @dataclass(frozen=True)
@@ -49,10 +93,12 @@ class Result:
 
     Attributes:
         error: largest relative difference of a window's gradient from that of the batch that was not split.
-        loss_error: largest relative difference of a window's loss.
+        loss_error: largest relative difference of a loss of a window.
         naive_error: the same as `error` for `loss / accumulation_steps` averaged over ranks.
+        empty: windows without any items.
         micro_steps: of this rank, in each window.
-        calls: gradient all-reduces per window, as the communication hook counted them.
+        calls: gradient all-reduces per window, as the engine reports them.
+        seen: the same, as seen where they are issued.
         bytes: bytes handed to them per window.
         calls_always_synced: the same when no micro-step is held back.
         buckets: DDP's buckets, by its own account.
@@ -62,49 +108,134 @@ class Result:
     error: float
     loss_error: float
     naive_error: float
+    empty: int
     micro_steps: list[int]
     calls: list[int]
+    seen: list[int]
     bytes: list[int]
     calls_always_synced: list[int]
     buckets: int
     gradient_bytes: int
 
 
-def cases(world: int) -> list[Case]:
+def splits(world: int) -> list[Split]:
     """Even splits with K = 1, 4 and 7, uneven ones, windows smaller than the world; 101 samples leave a tail."""
     return [
-        Case("K=1", 8 * world, 8),
-        Case("K=4", 16 * world, 4),
-        Case("K=7", 14 * world, 2),
-        Case("uneven ranks", 4 * world + 1, 4),
-        Case("uneven micro-batch", 50, 32),
-        Case("prime", 37, 5),
-        Case("fewer samples than ranks", 2, 2),
-        Case("one sample at a time", 3, 1),
+        Split("K=1", 8 * world, 8),
+        Split("K=4", 16 * world, 4),
+        Split("K=7", 14 * world, 2),
+        Split("uneven ranks", 4 * world + 1, 4),
+        Split("uneven micro-batch", 50, 32),
+        Split("prime", 37, 5),
+        Split("fewer samples than ranks", 2, 2),
+        Split("one sample at a time", 3, 1),
     ]
 
 
-class Regression(Task):
-    """A small network in float64, its data in a fixed random order."""
+def cases(world: int) -> list[Case]:
+    return [
+        Case(split, items, layout, edition)
+        for split, items, layout in product(splits(world), ITEMS, LAYOUTS)
+        for edition in EDITIONS[layout]
+    ]
 
-    def __init__(self, reduction: str) -> None:
-        self.reduction = reduction
+
+class Net(nn.Module):
+    """A trunk and three heads over the tokens of a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 30), nn.Tanh())
+        self.heads = nn.ModuleDict({name: nn.Linear(30, 3) for name in WEIGHTS})
+
+
+def net(model: nn.Module) -> Any:
+    """The model, never a wrapper."""
+    assert type(model) is Net
+    return model
+
+
+class Tokens(Task):
+    """Samples of ten tokens, of which some count; three losses, or the one over tokens.
+
+    Args:
+        case: what items are, and how the losses are computed.
+        bare: samples without any item.
+    """
+
+    def __init__(self, case: Case, bare: Iterable[int]) -> None:
+        self.case = case
         generator = torch.Generator().manual_seed(1)
-        inputs = torch.randn(SAMPLES, 6, generator=generator, dtype=torch.float64)
-        self.data = TensorDataset(inputs, torch.randn(SAMPLES, 3, generator=generator, dtype=torch.float64) * 3)
+        inputs = torch.randn(SAMPLES, TOKENS, 6, generator=generator, dtype=torch.float64)
+        targets = torch.randn(SAMPLES, TOKENS, 3, generator=generator, dtype=torch.float64) * 3
+        counted = torch.randint(1, TOKENS + 1, (SAMPLES,), generator=generator)
+        counted[::3] = 1  # 90 % masked
+        if case.items == "samples":
+            counted[:] = TOKENS
+        labelled = torch.rand(SAMPLES, generator=generator) < 0.5
+        for index in bare:
+            counted[index] = 0
+            labelled[index] = False
+        mask = torch.arange(TOKENS) < counted[:, None]
+        self.data = TensorDataset(inputs, targets, mask, labelled)
+
+    @property
+    def section(self) -> MultitaskSection:
+        several = self.case.layout in ("own forwards", "trunk")
+        return MultitaskSection(losses=WEIGHTS if several else {}, backward=self.case.edition)
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
-        layers = [nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 3)]
-        return nn.Sequential(*layers).double()
+        model = Net().double()
+        if not self.section.losses:
+            del net(model).heads["pixels"], net(model).heads["labels"]
+        return model
 
     def train_data(self) -> TensorDataset:
         return self.data
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor | Loss:
-        inputs, targets = batch
-        per_sample = functional.mse_loss(model(inputs), targets, reduction="none").mean(dim=1)
-        return Loss(per_sample.sum(), "sum") if self.reduction == "sum" else per_sample.mean()
+    def items(self, batch: Any) -> int | Mapping[str, int] | None:
+        if self.case.items == "samples" and not self.section.losses:
+            return None
+        _, _, mask, labelled = batch
+        tokens = int(mask.sum())
+        if not self.section.losses:
+            return tokens
+        pixels = {} if self.case.items == "samples" else {"pixels": int(mask.any(dim=1).sum())}
+        return {"labels": int(labelled.sum()), "tokens": tokens, **pixels}
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor | Loss | Iterable[Loss]:
+        if self.section.losses:
+            return self.several(model, (net(model).trunk(batch[0]) for _ in WEIGHTS), batch)
+        per_item = self.per_item("tokens", model, net(model).trunk(batch[0]), batch)
+        if self.case.layout == "one":
+            return per_item.mean()
+        return Loss(per_item.sum() / (TOKENS if self.case.items == "samples" else 1), "sum")
+
+    def several(self, model: nn.Module, features: Iterator[Tensor], batch: Any) -> Iterator[Loss]:
+        for name in WEIGHTS:
+            yield Loss(self.per_item(name, model, next(features), batch).mean(), name=name)
+
+    def per_item(self, name: str, model: nn.Module, features: Tensor, batch: Any) -> Tensor:
+        """The loss of each item, a vector."""
+        _, targets, mask, labelled = batch
+        square: Tensor = (net(model).heads[name](features) - targets).square().mean(dim=2)
+        if name == "tokens":
+            return square[mask]
+        counts = labelled if name == "labels" else mask.any(dim=1)
+        return square.mean(dim=1)[counts]
+
+
+class Trunked(Tokens):
+    """The same losses on one forward pass of the trunk, and no other way."""
+
+    loss = Task.loss
+
+    def trunk(self, model: nn.Module, batch: Any) -> Any:
+        return {"features": net(model).trunk(batch[0])}
+
+    def heads(self, model: nn.Module, features: Any, batch: Any) -> Iterable[Loss]:
+        return self.several(model, (features["features"] for _ in WEIGHTS), batch)
 
 
 class Numbered(Task):
@@ -117,139 +248,176 @@ class Numbered(Task):
 class AlwaysSynced(DdpEngine):
     """What accumulation costs without `no_sync`: the counter must see it."""
 
-    def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
-        return nullcontext()
+    def micro_step(self, forward: Forward, *, boundary: bool) -> None:
+        super().micro_step(forward, boundary=True)
 
 
-def build_engine(world: int, model: nn.Module) -> Engine:
+def make_task(case: Case, world: int) -> Tokens:
+    """The task, whose last rank has no items in the first window, and no rank has any in the second."""
+    bare: set[int] = set()
+    if case.items == "none on a rank":
+        first, *more = case.split.windows(world)
+        parts = first.micro_batches(world - 1) if world > 1 else first.micro_batches(0)[-1:]
+        spans = [(part.first, part.first + part.samples) for part in parts]
+        spans += [(window.first, window.first + window.samples) for window in more[:1]]
+        for low, high in spans:
+            bare |= set(sample_order(range(low, high), SAMPLES, SEED, 0).tolist())
+    return (Trunked if case.layout == "trunk" else Tokens)(case, bare)
+
+
+def build_engine(world: int, model: nn.Module, edition: str) -> Engine:
     device = torch.device("cpu")
     if world == 1:
         return SingleEngine(model, device)
-    return DdpEngine(model, device, ParallelSection(bucket_mb=0.004))
+    return DdpEngine(model, device, PARALLEL) if edition == "joint" else DeferredEngine(model, device, PARALLEL)
+
+
+def accumulation(engine: Engine, task: Tokens) -> Accumulation:
+    section = task.section
+    losses, weights = TaskLosses(task, section), loss_weights(section)
+    return Accumulation(engine, losses, weights, section.backward, nullcontext(), lambda loss: loss)
+
+
+def loader(task: Tokens, windows: list[Window], engine: Engine) -> WindowLoader:
+    shares = shares_of_rank(windows, engine.rank, SAMPLES, SEED)
+    return WindowLoader(TaskLosses(task, task.section), task, task.train_data(), shares, engine, workers=0)
 
 
 def gradient(model: nn.Module) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    """One vector of all gradients; a parameter without one counts as zeros."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
 def relative(found: Tensor, true: Tensor) -> float:
     return float((found - true).norm() / true.norm())
 
 
-def windows(case: Case, world: int) -> list[Window]:
-    """Two epochs, so that windows begin anew after a tail."""
-    updates = 2 * -(-SAMPLES // case.global_batch)
-    return list(
-        windows_of_run(
-            data_samples=SAMPLES,
-            global_batch=case.global_batch,
-            micro=case.micro,
-            world_size=world,
-            keep_tail=True,
-            updates=updates,
-        )
-    )
-
-
-def unsplit(task: Task, window: Window) -> tuple[Tensor, float]:
-    """The gradient and the loss of a window as one batch on one rank."""
-    whole = Window(**{**asdict(window), "micro": window.samples, "world_size": 1})
+def unsplit(task: Tokens, window: Window) -> tuple[Tensor, dict[str, float]]:
+    """The gradient and the losses of a window as one batch, by the definition and plain torch."""
     model = task.model()
-    engine = SingleEngine(model, torch.device("cpu"))
-    ((_, share),) = loader(task, [whole], 0)
-    loss = Accumulator(engine, task.loss, nullcontext()).accumulate(whole, share)
-    return gradient(model), float(loss)
+    order = sample_order(range(window.first, window.first + window.samples), SAMPLES, SEED, window.epoch)
+    batch = [tensor[torch.from_numpy(order)] for tensor in task.data.tensors]
+    total = torch.zeros((), dtype=torch.float64)
+    losses = {}
+    for name, weight in WEIGHTS.items() if task.section.losses else [("tokens", 1.0)]:
+        per_item = task.per_item(name, model, net(model).trunk(batch[0]), batch)
+        if per_item.numel():
+            losses[name] = float(per_item.sum() / per_item.numel())
+            total = total + weight * per_item.sum() / per_item.numel()
+    if total.requires_grad:
+        total.backward()  # type: ignore[no-untyped-call]
+    return gradient(model), losses
 
 
-def loader(task: Task, of: list[Window], rank: int) -> WindowLoader:
-    shares = shares_of_rank(of, rank, SAMPLES, seed=3)
-    return WindowLoader(task, task.train_data(), shares, torch.device("cpu"), workers=0)
+@contextmanager
+def all_reduces() -> Iterator[list[int]]:
+    """Yields a list that grows by the bytes of every all-reduce of floating-point numbers that is issued."""
+    issued: list[int] = []
+    real = dist.all_reduce
+
+    def counting(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
+        if tensor.is_floating_point():
+            issued.append(tensor.nbytes)
+        return real(tensor, *arguments, **options)
+
+    dist.all_reduce = counting
+    try:
+        yield issued
+    finally:
+        dist.all_reduce = real
 
 
-def measure(case: Case, rank: int, world: int, reduction: str) -> Result:
-    task = Regression(reduction)
-    engine = build_engine(world, task.model())
-    accumulator = Accumulator(engine, task.loss, nullcontext())
-    errors, loss_errors, naive_errors, steps, calls, sizes = [], [], [], [], [], []
-    for window, share in loader(task, windows(case, world), rank):
-        part = accumulator.accumulate(window, share)
-        true_gradient, true_loss = unsplit(task, window)
-        (loss,) = engine.sum_over_ranks(part.reshape(1).clone()).read()
-        errors.append(relative(gradient(engine.bare_module), true_gradient))
-        loss_errors.append(abs(loss - true_loss) / true_loss)
-        naive_errors.append(relative(naive(task, share, world), true_gradient))
-        reductions = engine.take_reductions()
-        steps.append(sum(1 for micro_batch in share if micro_batch.samples))
+def measure(case: Case, world: int) -> Result:
+    task = make_task(case, world)
+    engine = build_engine(world, task.model(), case.edition)
+    runner = accumulation(engine, task)
+    errors, loss_errors, naive_errors, steps, calls, seen, sizes, empty = [], [], [], [], [], [], [], 0
+    for loaded in loader(task, case.split.windows(world), engine):
+        true_gradient, true_losses = unsplit(task, loaded.window)
+        steps.append(len(loaded.micro_batches))
+        if loaded.empty:
+            empty += 1
+            assert not true_losses
+            continue
+        with all_reduces() as issued:
+            part = runner.accumulate(loaded)
+            reductions = engine.reduce()
+        found = dict(zip(loss_weights(task.section), engine.reduce_over_ranks(part).read(), strict=True))
+        found = found if task.section.losses else {"tokens": found["loss"]}
+        errors.append(relative(gradient(engine.model), true_gradient))
+        loss_errors.append(max(abs(found[name] - loss) / loss for name, loss in true_losses.items()))
+        if case.layout == "one" and case.items != "none on a rank":
+            naive_errors.append(relative(naive(task, loaded, world), true_gradient))
         calls.append(reductions.calls)
+        seen.append(len(issued))
         sizes.append(reductions.bytes)
-        engine.bare_module.zero_grad(set_to_none=True)
-    parameters = sum(parameter.numel() for parameter in engine.bare_module.parameters())
+        engine.model.zero_grad(set_to_none=True)
     return Result(
         error=max(errors),
         loss_error=max(loss_errors),
-        naive_error=max(naive_errors),
+        naive_error=max(naive_errors, default=0.0),
+        empty=empty,
         micro_steps=steps,
         calls=calls,
+        seen=seen,
         bytes=sizes,
-        calls_always_synced=always_synced(task, case, rank, world),
+        calls_always_synced=always_synced(case, world),
         buckets=buckets(engine),
-        gradient_bytes=parameters * 8,
+        gradient_bytes=sum(parameter.nbytes for parameter in engine.model.parameters()),
     )
 
 
-def naive(task: Task, share: list[Any], world: int) -> Tensor:
+def naive(task: Tokens, loaded: LoadedWindow, world: int) -> Tensor:
     """The loop as people write it: mean losses over accumulation steps, averaged over ranks."""
     model = task.model()
-    counted = [micro_batch for micro_batch in share if micro_batch.samples]
-    for micro_batch in counted:
-        inputs, targets = micro_batch.data
-        (functional.mse_loss(model(inputs), targets) / len(counted)).backward()  # type: ignore[no-untyped-call]
-    found = gradient(model) if counted else torch.zeros(sum(p.numel() for p in model.parameters())).double()
+    for micro_batch in loaded.micro_batches:
+        batch = micro_batch.data
+        loss = task.per_item("tokens", model, net(model).trunk(batch[0]), batch).mean()
+        (loss / len(loaded.micro_batches)).backward()  # type: ignore[no-untyped-call]
+    found = gradient(model)
     if world > 1:
         dist.all_reduce(found)
     return found / world
 
 
-def always_synced(task: Task, case: Case, rank: int, world: int) -> list[int]:
-    if world == 1:
+def always_synced(case: Case, world: int) -> list[int]:
+    if world == 1 or (case.items, case.layout, case.edition) != ("samples", "one", "joint"):
         return []
-    even = [window for window in windows(case, world) if len({len(window.micro_batches(r)) for r in range(world)}) == 1]
-    engine = AlwaysSynced(task.model(), torch.device("cpu"), ParallelSection(bucket_mb=0.004))
+    every = case.split.windows(world)
+    even = [window for window in every if len({len(window.micro_batches(rank)) for rank in range(world)}) == 1]
+    task = make_task(case, world)
+    engine = AlwaysSynced(task.model(), torch.device("cpu"), PARALLEL)
     calls = []
-    for window, share in loader(task, even, rank):
-        Accumulator(engine, task.loss, nullcontext()).accumulate(window, share)
-        calls.append(len(engine._reduced))  # more than take_reductions() would let pass
-        engine._reduced.clear()
+    for loaded in loader(task, even, engine):
+        accumulation(engine, task).accumulate(loaded)
+        reduced, _ = engine._buckets.take()  # more than reduce() would let pass
+        calls.append(len(reduced))
     return calls
 
 
 def buckets(engine: Engine) -> int:
     """How many buckets DDP says that it has, once it has rebuilt them after its first backward."""
-    if not isinstance(engine, DdpEngine):
-        return 0
-    logging: Callable[[], dict[str, Any]] = engine._ddp._get_ddp_logging_data
-    return len(str(logging()["rebuilt_bucket_sizes"]).split(","))
+    if isinstance(engine, DdpEngine):
+        logging: Callable[[], dict[str, Any]] = engine._ddp._get_ddp_logging_data
+        return len(str(logging()["rebuilt_bucket_sizes"]).split(","))
+    return len(engine._buckets) if isinstance(engine, DeferredEngine) else 0
 
 
 def evaluated(world: int, samples: int) -> float:
     """The mean number of so many samples, as the ranks find it together."""
-    engine = build_engine(world, Regression("mean").model())
+    engine = build_engine(world, nn.Linear(1, 1), "joint")
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
     return evaluate(Numbered(), numbers, engine, nullcontext())["number"]
 
 
 def main(out: Path) -> None:
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    world = int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo")
-    results: dict[str, Any] = {
-        f"{case.name}/{reduction}": asdict(measure(case, rank, world, reduction))
-        for case in cases(world)
-        for reduction in ("mean", "sum")
-    }
+    results: dict[str, Any] = {case.name: asdict(measure(case, world)) for case in cases(world)}
     results["evaluated"] = {str(samples): evaluated(world, samples) for samples in EVALUATED}
     gathered: list[Any] = [None] * world
     dist.all_gather_object(gathered, results)
-    if rank == 0:
+    if dist.get_rank() == 0:
         out.write_text(json.dumps(gathered))
     dist.destroy_process_group()
 

@@ -55,7 +55,8 @@ def without(line: str) -> str:
 TASK_LINES = "task:\n  entry: task.py:Digits\n"
 SCRIPT = "name: tiny\nscript: {path: train.py}\nbatch: {global: 8, micro: 2}\n"
 SECTIONS = (
-    "name, task, script, data, model, batch, train, optimizer, schedule, lr_scaling, eval, parallel, launch, "
+    "name, task, script, data, model, batch, multitask, train, optimizer, schedule, lr_scaling, eval, "
+    "guard, noise_scale, parallel, launch, "
     "checkpoint, tracking, extends"
 )
 NAME = "must be 1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
@@ -397,7 +398,7 @@ BROKEN: dict[str, Broken] = {
         """name: my digits
 task: {entry: task.py:Digit}
 batch: {global: 8}
-train: {epochs: 2, precision: fp16}
+train: {epochs: 2, precision: fp17}
 optimizer: {momentum: 0.9}
 schedule: {warm_up: 10}
 """,
@@ -407,7 +408,7 @@ schedule: {warm_up: 10}
             "recipe.yaml:2: task.entry: /task.py has no class Digit. Did you mean Digits?",
             "recipe.yaml:3: batch: two of global, micro and accumulation are needed, and only global is given. "
             "Add batch.micro, the samples that fit into one forward and backward.",
-            "recipe.yaml:4: train.precision: must be fp32 or bf16, not 'fp16'. Did you mean bf16?",
+            "recipe.yaml:4: train.precision: must be fp32, bf16 or fp16, not 'fp17'. Did you mean fp16?",
             "recipe.yaml:5: optimizer.momentum: adamw has no such setting. Use optimizer.betas, or optimizer.name=sgd.",
             "recipe.yaml:6: schedule.warm_up: unknown key. Did you mean schedule.warmup?",
         ),

@@ -6,16 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from launcher.plan.order import sample_order
 from launcher.plan.windows import windows_of_run
+from launcher.recipe.schema import MultitaskSection
+from launcher.train.engines.single import SingleEngine
 from launcher.train.loader import WindowLoader, shares_of_rank, to_device
 from launcher.train.task import Task
+from launcher.train.task_losses import TaskLosses
 
 SAMPLES = 53
-CPU = torch.device("cpu")
 
 
 class Listed(Dataset[Any]):
@@ -53,16 +55,21 @@ def windows_of(world: int, updates: int = 9) -> Any:
     )
 
 
+def loader(task: Task, data: Any, shares: Any, workers: int = 0) -> WindowLoader:
+    engine = SingleEngine(nn.Linear(1, 1), torch.device("cpu"))
+    return WindowLoader(TaskLosses(task, MultitaskSection()), task, data, shares, engine, workers)
+
+
 def seen(data: Any, world: int, workers: int = 0) -> list[list[int]]:
     """The samples that enter each window, over all ranks, in the order of the plan."""
     windows: dict[int, list[int]] = {}
     for rank in range(world):
         shares = shares_of_rank(windows_of(world), rank, SAMPLES, seed=4)
-        for window, share in WindowLoader(Task(), data, shares, CPU, workers):
-            counted = [index for part in share if part.samples for index in indices(part.data)]
-            assert sum(part.samples for part in share) == len(counted)
-            assert share  # a rank with nothing has a filler
-            windows.setdefault(window.update, []).extend(counted)
+        for loaded in loader(Task(), data, shares, workers):
+            counted = [index for part in loaded.micro_batches for index in indices(part.data)]
+            assert sum(part.items["loss"] for part in loaded.micro_batches) == len(counted)
+            assert loaded.totals == (loaded.window.samples,)
+            windows.setdefault(loaded.window.update, []).extend(counted)
     return [windows[update] for update in sorted(windows)]
 
 
@@ -110,5 +117,38 @@ def test_a_subclass_of_tensor_data_is_asked_for_its_samples() -> None:
             return tuple(tensor[index] + 100 for tensor in self.tensors)
 
     shares = shares_of_rank(windows_of(1, updates=1), 0, SAMPLES, seed=4)
-    ((_, share),) = WindowLoader(Task(), Shifted(torch.arange(SAMPLES)), shares, CPU, workers=0)
-    assert all(index >= 100 for part in share for index in indices(part.data))
+    (loaded,) = loader(Task(), Shifted(torch.arange(SAMPLES)), shares)
+    assert all(index >= 100 for part in loaded.micro_batches for index in indices(part.data))
+
+
+class Counted(Task):
+    """Items are the sum of the sample's numbers."""
+
+    def items(self, batch: Any) -> int:
+        return int(batch[0].sum())
+
+
+def test_items_are_counted_one_window_ahead_and_no_more() -> None:
+    shares = shares_of_rank(windows_of(1, updates=4), 0, SAMPLES, seed=4)
+    taken = []
+
+    def noted(shares: Any) -> Any:
+        for share in shares:
+            taken.append(share.window.update)
+            yield share
+
+    for loaded in loader(Counted(), DATA["tensors"], noted(shares)):
+        own = [sum(indices(part.data)) for part in loaded.micro_batches]
+        assert [part.items["loss"] for part in loaded.micro_batches] == own
+        assert loaded.totals == (sum(own),)
+        assert taken[-1] == min(loaded.window.update + 1, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_rank_may_have_no_micro_batch(workers: int) -> None:
+    """Windows of 20, 20 and 13 samples are four, four and three micro-batches: the fifth rank has none."""
+    shares = shares_of_rank(windows_of(4, updates=3), 3, SAMPLES, seed=4)
+    loaded = list(loader(Task(), DATA["one by one"], shares, workers))
+    assert [len(window.micro_batches) for window in loaded] == [1, 1, 0]
+    shares = shares_of_rank(windows_of(5, updates=3), 4, SAMPLES, seed=4)
+    assert [window.micro_batches for window in loader(Task(), DATA["one by one"], shares, workers)] == [()] * 3

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from launcher.train.engines.sums import PendingSums
+from launcher.train.engines.small_reductions import Operation, PendingValues
+
+Forward: TypeAlias = Callable[[nn.Module], Tensor | None]
+"""The forward pass of a micro-step with the model: the scalar to take backward, or None if it did so itself."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reductions:
-    """Gradient all-reduces as they really happened, counted where they are issued.
+    """Gradient all-reduces of a window as they really happened, counted where they are issued.
 
     Attributes:
         calls: how many there were.
@@ -34,34 +37,49 @@ class Engine(Protocol):
         rank: this rank among the data-parallel ranks.
         world_size: how many there are, W.
         device: where this rank's model lives.
-        module: what a task calls for a forward pass whose gradients count.
-        bare_module: the model itself, for evaluation and saving.
+        model: the user's model, which forward passes are made with.
+        needs_every_gradient: whether every parameter must get a gradient on every rank at the boundary.
     """
 
     rank: int
     world_size: int
     device: torch.device
-    module: nn.Module
-    bare_module: nn.Module
+    model: nn.Module
+    needs_every_gradient: bool
 
-    def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
-        """Wraps the forward *and* the backward of one micro-step; gradients are reduced at the boundary only."""
+    def micro_step(self, forward: Forward, *, boundary: bool) -> None:
+        """Forward *and* backward of one micro-step; their gradients are reduced at the boundary only.
+
+        Args:
+            forward: the forward pass.
+            boundary: whether it is this rank's last of the window, or the only one of a rank that has none.
+        """
         ...
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those of the window."""
-        ...
+    def reduce(self) -> Reductions:
+        """End the reduction of the window's gradients; to be called after its boundary, before the optimizer steps.
 
-    def take_reductions(self) -> Reductions:
-        """This rank's gradient all-reduces since the last call; to be called before the optimizer steps.
+        Returns:
+            This rank's gradient all-reduces.
 
         Raises:
             RuntimeError: not all gradients were reduced, so that the ranks would drift apart.
         """
         ...
 
+    def watch_parts(self, watch: bool) -> None:
+        """Whether `part_squares` will be asked after the windows that come."""
+        ...
+
+    def part_squares(self) -> list[Tensor]:
+        """The squared norms of the parts that this rank added to the window's gradient, after `reduce`.
+
+        One part, its whole gradient before reduction; or one for each micro-step where there is one rank only.
+        """
+        ...
+
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the gradient to `max_norm`, if given, after `take_reductions`.
+        """Clip the gradient to `max_norm`, if given, after `reduce`.
 
         Returns:
             This rank's part of the square of its L2 norm before, a float64 scalar; the parts of all ranks add up to
@@ -69,8 +87,8 @@ class Engine(Protocol):
         """
         ...
 
-    def sum_over_ranks(self, values: Tensor) -> PendingSums:
-        """Begin to add a small float64 vector over all ranks; every rank must do so in the same order."""
+    def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:
+        """Begin to reduce a small vector over all ranks; every rank must do so in the same order."""
         ...
 
     def gather(self, value: Any) -> list[Any]:

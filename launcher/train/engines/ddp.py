@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,37 +10,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.recipe.schema import ParallelSection
-from launcher.train.engines.base import Reductions
-from launcher.train.engines.comm_hook import add_and_keep
-from launcher.train.engines.gradients import clip_to_norm, part_of_rank, squared_norm
-from launcher.train.engines.sums import PendingSums, ReducedSums
-
-
-@contextmanager
-def process_group(device: torch.device, timeout: float) -> Iterator[None]:
-    """The default process group, while training lasts: NCCL between GPUs, gloo between CPUs.
-
-    It is left standing when training fails: taking it down would wait for ranks that are gone.
-
-    Args:
-        device: the device of this rank.
-        timeout: seconds that a rank waits for the others.
-    """
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
-    yield
-    dist.destroy_process_group()
-
-
-def gather(value: Any) -> list[Any]:
-    """A small object of every rank of the default process group, in the order of the ranks."""
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
-    return gathered
+from launcher.train.engines.base import Forward, Reductions
+from launcher.train.engines.comm_hook import BucketLog, add_and_log
+from launcher.train.engines.gradients import clip_replicated, squared, trained_bytes
+from launcher.train.engines.process_group import broadcast_from_first, gather
+from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
 
 
 class DdpEngine:
-    """Gradient sync by DistributedDataParallel over the default process group.
+    """Gradient sync by DistributedDataParallel over the default process group, overlapped with the last backward.
+
+    One backward per micro-step: DDP takes the first gradient that a parameter gets after a forward pass for the last.
 
     Args:
         model: the model, on its device.
@@ -51,45 +28,44 @@ class DdpEngine:
         settings: the recipe's `parallel` section.
     """
 
+    needs_every_gradient = True
+
     def __init__(self, model: nn.Module, device: torch.device, settings: ParallelSection) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
-        self._reduced: list[Tensor] = []  # by the hook, in the window under way
+        self.model = model
+        self._buckets = BucketLog()
         self._gradients: list[Tensor] = []  # of the window that is done
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._gradient_bytes = sum(parameter.numel() * parameter.element_size() for parameter in trained)
-        if settings.sync_batchnorm:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
-        self.bare_module = model
+        self._own_norms: list[Tensor] = []
+        self._gradient_bytes = trained_bytes(model)
+        # DDP gives every rank the buffers of rank 0 as it enters a forward pass.
+        self._has_buffers = any(True for _ in model.buffers())
         self._ddp = DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
+            _AnyForward(model),
             bucket_cap_mb=settings.bucket_mb,
             find_unused_parameters=settings.find_unused_parameters,
             gradient_as_bucket_view=True,
         )
-        self.module: nn.Module = self._ddp
         # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
         # really happens, which is what the metrics report.
-        self._ddp.register_comm_hook(self._reduced, add_and_keep)
+        self._ddp.register_comm_hook(self._buckets, add_and_log)
 
-    def micro_step(self, *, boundary: bool) -> AbstractContextManager[None]:
-        """Forward and backward inside `no_sync`, but at the boundary."""
-        return nullcontext() if boundary else self._ddp.no_sync()
+    def micro_step(self, forward: Forward, *, boundary: bool) -> None:
+        """Forward and backward, inside `no_sync` but at the boundary."""
+        if boundary:
+            _backward(self._ddp(forward))
+            return
+        with self._ddp.no_sync():
+            _backward(self._ddp(forward) if self._has_buffers else forward(self.model))
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those of the window; at the boundary, reduce them all."""
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-    def take_reductions(self) -> Reductions:
-        """The all-reduces since the last call, held against one copy of the gradients.
+    def reduce(self) -> Reductions:
+        """The all-reduces of the window, held against one copy of the gradients.
 
         DDP reduces nothing when a parameter has no gradient, and says so only at the next forward pass, if there is
         one: by then a wrong step was made.
         """
-        self._gradients = list(self._reduced)
-        self._reduced.clear()
+        self._gradients, self._own_norms = self._buckets.take()
         reductions = Reductions(len(self._gradients), sum(bucket.nbytes for bucket in self._gradients))
         if reductions.bytes != self._gradient_bytes:
             raise RuntimeError(
@@ -98,19 +74,21 @@ class DdpEngine:
             )
         return reductions
 
+    def watch_parts(self, watch: bool) -> None:
+        """Take the norm of this rank's own gradient from now on, or no more."""
+        self._buckets.take_norms = watch
+
+    def part_squares(self) -> list[Tensor]:
+        """The squared norm of this rank's own gradient."""
+        return [squared(self._own_norms)] if self._own_norms else []
+
     def clip(self, max_norm: float | None) -> Tensor:
-        """Clip the reduced gradient, in the flat buffers that hold it.
+        """Clip the reduced gradient, in the flat buffers that hold it."""
+        return clip_replicated(self._gradients, max_norm, self.rank, self.world_size)
 
-        A norm that only goes to the metrics is no pass over the whole gradient: each rank takes it of its part.
-        """
-        if max_norm is None:
-            return squared_norm(part_of_rank(self._gradients, self.rank, self.world_size))
-        square = clip_to_norm(self._gradients, max_norm)
-        return square if self.rank == 0 else torch.zeros_like(square)
-
-    def sum_over_ranks(self, values: Tensor) -> PendingSums:
-        """Begin to add a small vector over all ranks."""
-        return ReducedSums(values)
+    def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:
+        """Begin to reduce a small vector over all ranks."""
+        return ReducedValues(values, operation)
 
     def gather(self, value: Any) -> list[Any]:
         """A small object of every rank."""
@@ -118,5 +96,26 @@ class DdpEngine:
 
     def share_buffers(self) -> None:
         """Give every rank the buffers of rank 0."""
-        for buffer in self.bare_module.buffers():
-            dist.broadcast(buffer, src=0)
+        broadcast_from_first(self.model.buffers())
+
+
+class _AnyForward(nn.Module):
+    """What DDP wraps: whatever a micro-step does with the model, so that tasks see their own model and never DDP.
+
+    Args:
+        model: the user's model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, forward: Forward) -> Tensor | None:
+        """Do it."""
+        return forward(self.model)
+
+
+def _backward(loss: Tensor | None) -> None:
+    if loss is None:
+        raise RuntimeError("DdpEngine takes the loss of a micro-step backward itself, once")
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -1,11 +1,12 @@
-"""The norm of an update's gradient."""
+"""An update's gradient: its size and its norm."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _ROW = 1024
 _FEW = 2**14
@@ -30,7 +31,66 @@ def clip_to_norm(gradients: Sequence[Tensor], max_norm: float) -> Tensor:
 
 def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The square of the common L2 norm of gradients, a float64 scalar on their device."""
-    return torch.stack([l2_norm(gradient) for gradient in gradients]).double().square().sum()
+    if not gradients:
+        return torch.zeros((), dtype=torch.float64)
+    return squared([l2_norm(gradient) for gradient in gradients])
+
+
+def squared(norms: Sequence[Tensor]) -> Tensor:
+    """The square of the norm of a whole of which the norms of the parts are given, a float64 scalar."""
+    return torch.stack(list(norms)).double().square().sum()
+
+
+def clip_replicated(flat: Sequence[Tensor], max_norm: float | None, rank: int, world_size: int) -> Tensor:
+    """Clip a gradient that all ranks hold alike.
+
+    A norm that only goes to the metrics is no pass over the whole gradient: each rank takes it of its part.
+
+    Args:
+        flat: the flat buffers that hold the gradient.
+        max_norm: the largest norm; None does not clip.
+        rank: this rank.
+        world_size: how many there are.
+
+    Returns:
+        This rank's part of the square of the norm before clipping, a float64 scalar.
+    """
+    if max_norm is None:
+        return squared_norm(part_of_rank(flat, rank, world_size))
+    square = clip_to_norm(flat, max_norm)
+    return square if rank == 0 else torch.zeros_like(square)
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a model that have gradients, in its order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def gradients_of(model: nn.Module) -> list[Tensor]:
+    """The gradients that a model's parameters have."""
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@contextmanager
+def own_gradients(model: nn.Module) -> Iterator[Callable[[], list[Tensor]]]:
+    """Keep what is accumulated aside, so that a micro-step's own gradients can be seen; add the two at the end.
+
+    Yields:
+        A function that gives the gradients since.
+    """
+    parameters = trained(model)
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    yield lambda: gradients_of(model)
+    for parameter, accumulated in zip(parameters, before, strict=True):
+        if accumulated is not None:
+            parameter.grad = accumulated if parameter.grad is None else accumulated.add_(parameter.grad)
+
+
+def trained_bytes(model: nn.Module) -> int:
+    """Bytes of one copy of a model's gradients."""
+    return sum(parameter.nbytes for parameter in trained(model))
 
 
 def part_of_rank(flat: Sequence[Tensor], rank: int, world_size: int) -> list[Tensor]:

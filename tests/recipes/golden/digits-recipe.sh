@@ -7,6 +7,9 @@ task:
 data: {samples: 1437, workers: 0}
 model: {parameters: 38282}
 batch: {global: 256, micro: 32, accumulation: null, tail: keep}
+multitask:
+  losses: {}
+  backward: joint
 train: {epochs: 20, updates: null, samples: null, precision: fp32, max_grad_norm: 1.0,
   seed: 0}
 optimizer:
@@ -20,6 +23,8 @@ optimizer:
 schedule: {name: cosine, warmup: 0.1, final: 0.0}
 lr_scaling: {rule: linear, reference_batch: 256}
 eval: {every: epoch}
+guard: {every: 100}
+noise_scale: {every: 10, measured: null}
 parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
   timeout: 600.0}
 launch: {method: torchrun, nodes: 1, nproc_per_node: auto, device: auto}
@@ -56,6 +61,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "accumulation": null,
       "tail": "keep"
     },
+    "multitask": {
+      "losses": {},
+      "backward": "joint"
+    },
     "train": {
       "epochs": 20,
       "updates": null,
@@ -87,6 +96,13 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     },
     "eval": {
       "every": "epoch"
+    },
+    "guard": {
+      "every": 100
+    },
+    "noise_scale": {
+      "every": 10,
+      "measured": null
     },
     "parallel": {
       "engine": "ddp",

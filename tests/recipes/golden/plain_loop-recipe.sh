@@ -7,6 +7,9 @@ script:
 data: {samples: 1437, workers: 0}
 model: {parameters: 17258}
 batch: {global: 128, micro: 32, accumulation: null, tail: keep}
+multitask:
+  losses: {}
+  backward: joint
 train: {epochs: 15, updates: null, samples: null, precision: fp32, max_grad_norm: null,
   seed: 0}
 optimizer:
@@ -20,6 +23,8 @@ optimizer:
 schedule: {name: constant, warmup: 0, final: 0.0}
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
+guard: {every: 100}
+noise_scale: {every: 10, measured: null}
 parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
   timeout: 600.0}
 launch: {method: torchrun, nodes: 1, nproc_per_node: auto, device: auto}
@@ -54,6 +59,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "accumulation": null,
       "tail": "keep"
     },
+    "multitask": {
+      "losses": {},
+      "backward": "joint"
+    },
     "train": {
       "epochs": 15,
       "updates": null,
@@ -85,6 +94,13 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     },
     "eval": {
       "every": "epoch"
+    },
+    "guard": {
+      "every": 100
+    },
+    "noise_scale": {
+      "every": 10,
+      "measured": null
     },
     "parallel": {
       "engine": "ddp",

@@ -1,27 +1,29 @@
-"""Small sums that are begun at one boundary and read at the next, so that no micro-step waits for the device."""
+"""Small reductions that are begun in one update and read in a later one, so that no micro-step waits for them."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+Operation = Literal["sum", "max"]
 
-class PendingSums(Protocol):
-    """Sums over all ranks that are on their way."""
+
+class PendingValues(Protocol):
+    """A small vector that is being reduced over all ranks."""
 
     def read(self) -> list[float]:
-        """The sums, in float64; waits for them if they have not arrived."""
+        """The values, whole numbers where they were integers; waits for them if they have not arrived."""
         ...
 
 
-class LocalSums:
+class LocalValues:
     """Values of one rank alone, copied from its device when they are ready.
 
     Args:
-        values: float64 vector.
+        values: a vector.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -32,16 +34,17 @@ class LocalSums:
         return self._copy.read()
 
 
-class ReducedSums:
-    """Values added over all ranks by an all-reduce in the background.
+class ReducedValues:
+    """Values reduced over all ranks by an all-reduce in the background.
 
     Args:
-        values: float64 vector, added in place.
+        values: a vector, reduced in place.
+        operation: what becomes of the values of the ranks.
     """
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, operation: Operation) -> None:
         self._values = values
-        work = dist.all_reduce(values, async_op=True)
+        work = dist.all_reduce(values, dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX, async_op=True)
         self._work = work
         self._copy: HostCopy | None = None
         if values.is_cuda and work is not None:
@@ -49,7 +52,7 @@ class ReducedSums:
             self._copy = HostCopy(values)
 
     def read(self) -> list[float]:
-        """The sums; waits for the reduction if it has not ended."""
+        """The values; waits for the reduction if it has not ended."""
         if self._copy is not None:
             return self._copy.read()
         if self._work is not None:
@@ -61,7 +64,7 @@ class HostCopy:
     """A copy from the device to the host that waits only for the work that was queued before it.
 
     Args:
-        values: float64 vector on any device.
+        values: a vector on any device.
     """
 
     def __init__(self, values: Tensor) -> None:

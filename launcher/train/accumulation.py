@@ -1,0 +1,139 @@
+"""The window: micro-steps whose gradients add up to those of the big batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from launcher.plan.windows import Window
+from launcher.recipe.schema import Backward
+from launcher.train.editions import EDITIONS
+from launcher.train.engines.base import Engine
+from launcher.train.engines.gradients import trained
+from launcher.train.task import Loss
+from launcher.train.task_losses import TaskLosses
+from launcher.train.weighing import WindowLosses
+
+
+@dataclass(frozen=True)
+class MicroBatchData:
+    """One micro-batch, ready for the model.
+
+    Attributes:
+        data: what the task's `collate` made, on the model's device.
+        items: name → how many items the loss of that name is over, in the order of the recipe.
+    """
+
+    data: Any
+    items: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LoadedWindow:
+    """A window with one rank's micro-batches.
+
+    Attributes:
+        window: the window.
+        micro_batches: this rank's; none where the window has fewer micro-batches than ranks.
+        totals: items of each loss over all micro-batches of all ranks, N, in the order of the recipe.
+    """
+
+    window: Window
+    micro_batches: tuple[MicroBatchData, ...]
+    totals: tuple[int, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no loss has an item on any rank, so that there is nothing to step on."""
+        return not any(self.totals)
+
+
+class Accumulation:
+    """Takes a rank's share of a window through forward and backward.
+
+    After it, the gradients of every rank are those of the whole window as one batch: for each loss, the sum over all
+    items of all ranks of its gradient, divided once by their number, times the recipe's weight.
+
+    Args:
+        engine: owns gradient sync.
+        losses: the losses of the user's task.
+        weights: name → weight of each loss.
+        backward: which edition takes several losses backward.
+        precision: the context that a forward pass runs in (autocast, or nothing); entered again and again.
+        scale: multiplies what is taken backward, for fp16.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        losses: TaskLosses,
+        weights: Mapping[str, float],
+        backward: Backward,
+        precision: AbstractContextManager[Any],
+        scale: Callable[[Tensor], Tensor],
+    ) -> None:
+        self._engine = engine
+        self._losses = losses
+        self._weights = weights
+        self._edition = EDITIONS[backward]
+        self._precision = precision
+        self._scale = scale
+
+    def accumulate(self, loaded: LoadedWindow) -> Tensor:
+        """Run the micro-steps of one window that is not empty; gradients are reduced at the last one.
+
+        A rank that has nothing, or whose losses lack items, still takes part in the reduction.
+
+        Returns:
+            This rank's part of the window's losses, float64, [T]; the parts of all ranks add up to their means.
+        """
+        losses = WindowLosses(self._weights, loaded.totals)
+        last = len(loaded.micro_batches) - 1
+        for step, micro_batch in enumerate(loaded.micro_batches):
+            boundary = step == last
+            if any(micro_batch.items.values()):
+                touches = boundary and self._touches(micro_batch.items, loaded.totals)
+                forward = partial(self._forward, micro_batch=micro_batch, losses=losses, touches=touches)
+                self._engine.micro_step(forward, boundary=boundary)
+            elif boundary and self._touches(micro_batch.items, loaded.totals):
+                self._engine.micro_step(touch_all, boundary=True)
+        if not loaded.micro_batches and self._engine.needs_every_gradient:
+            self._engine.micro_step(touch_all, boundary=True)
+        return losses.sums(self._engine.device)
+
+    def _touches(self, items: Mapping[str, int], totals: Sequence[int]) -> bool:
+        """Whether parameters lack a gradient at the boundary that they should have.
+
+        A loss without items on any rank has the gradient zero: optimizers treat that otherwise than none.
+        """
+        return not all(items.values()) and (self._engine.needs_every_gradient or not all(totals))
+
+    def _forward(
+        self, model: nn.Module, micro_batch: MicroBatchData, losses: WindowLosses, touches: bool
+    ) -> Tensor | None:
+        items = micro_batch.items
+
+        def weigh(loss: Loss) -> Tensor | None:
+            number = items[loss.name]
+            return self._scale(losses.weigh(loss, number)) if number else None
+
+        total = self._edition(self._losses, model, micro_batch.data, weigh, self._precision)
+        if touches:
+            nothing = touch_all(model)
+            return nothing if total is None else total + nothing
+        return total
+
+
+def touch_all(model: nn.Module) -> Tensor:
+    """Zero, with a graph that gives every trained parameter a gradient of zeros.
+
+    DDP waits for a gradient of every parameter at the boundary; a forward pass without items would give it NaN. The
+    sum of no values is zero whatever the parameter holds.
+    """
+    return torch.stack([parameter.flatten()[:0].sum() for parameter in trained(model)]).sum()

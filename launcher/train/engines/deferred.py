@@ -1,0 +1,121 @@
+"""All backwards first, then one reduction: for windows in which parameters get gradients from several backwards.
+
+DDP takes the first gradient that a parameter gets after a forward pass for the last one of the window. With a backward
+for each of several losses it reduces too early and says nothing (measured, torch 2.13). Here it is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from launcher.recipe.schema import ParallelSection
+from launcher.train.engines.base import Forward, Reductions
+from launcher.train.engines.gradients import clip_replicated, l2_norm, squared, trained
+from launcher.train.engines.process_group import broadcast_from_first, gather
+from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
+
+
+class DeferredEngine:
+    """Gradient sync by one all-reduce of each bucket after the boundary's last backward.
+
+    Exact for any number of backwards in a micro-step, in any order. The reduction is not overlapped with a backward.
+
+    Args:
+        model: the model, on its device.
+        device: that device.
+        settings: the recipe's `parallel` section.
+    """
+
+    needs_every_gradient = False
+
+    def __init__(self, model: nn.Module, device: torch.device, settings: ParallelSection) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self.device = device
+        self.model = model
+        self._parameters = trained(model)
+        # Backward reaches the last layers first; DDP fills its buckets in the same order.
+        self._buckets = list(_buckets(reversed(self._parameters), settings.bucket_mb * 2**20))
+        self._gradients: list[Tensor] = []
+        self._watched = False
+        self._squares: list[Tensor] = []
+        broadcast_from_first([*model.parameters(), *model.buffers()])
+
+    def micro_step(self, forward: Forward, *, boundary: bool) -> None:
+        """Forward and backward; nothing is reduced before `reduce`."""
+        loss = forward(self.model)
+        if loss is not None:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def reduce(self) -> Reductions:
+        """Add the gradients of all ranks; each becomes a view of its bucket's buffer.
+
+        A parameter that got no gradient on any rank keeps none, as it would on one rank alone.
+        """
+        used = torch.tensor([parameter.grad is not None for parameter in self._parameters], dtype=torch.uint8)
+        anywhere = ReducedValues(used, "max")
+        work, own = [], []
+        self._gradients = []
+        for bucket in self._buckets:
+            buffer = torch.cat([_flat_gradient(parameter) for parameter in bucket])
+            views = torch.split(buffer, [parameter.numel() for parameter in bucket])
+            for parameter, view in zip(bucket, views, strict=True):
+                parameter.grad = view.view_as(parameter)
+            self._gradients.append(buffer)
+            if self._watched:
+                own.append(l2_norm(buffer))
+            work.append(dist.all_reduce(buffer, async_op=True))
+        for reduction in work:
+            if reduction is not None:
+                reduction.wait()
+        for parameter, has_gradient in zip(self._parameters, anywhere.read(), strict=True):
+            if not has_gradient:
+                parameter.grad = None
+        self._squares = [squared(own)] if self._watched else []
+        return Reductions(len(self._gradients), sum(buffer.nbytes for buffer in self._gradients))
+
+    def watch_parts(self, watch: bool) -> None:
+        """Take the norm of this rank's own gradient from now on, or no more."""
+        self._watched = watch
+
+    def part_squares(self) -> list[Tensor]:
+        """The squared norm of this rank's own gradient."""
+        return self._squares
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """Clip the reduced gradient, in the flat buffers that hold it."""
+        return clip_replicated(self._gradients, max_norm, self.rank, self.world_size)
+
+    def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:
+        """Begin to reduce a small vector over all ranks."""
+        return ReducedValues(values, operation)
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small object of every rank."""
+        return gather(value)
+
+    def share_buffers(self) -> None:
+        """Give every rank the buffers of rank 0."""
+        broadcast_from_first(self.model.buffers())
+
+
+def _flat_gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
+
+
+def _buckets(parameters: Iterable[nn.Parameter], most_bytes: float) -> Iterator[Sequence[nn.Parameter]]:
+    """Parameters of one type in groups that are at most so large; one that is larger is alone."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        size = sum(other.nbytes for other in bucket) + parameter.nbytes
+        if bucket and (parameter.dtype != bucket[0].dtype or size > most_bytes):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket

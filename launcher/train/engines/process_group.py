@@ -1,0 +1,41 @@
+"""The process group of a run, and what its ranks tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def process_group(device: torch.device, timeout: float) -> Iterator[None]:
+    """The default process group, while training lasts: NCCL between GPUs, gloo between CPUs.
+
+    It is left standing when training fails: taking it down would wait for ranks that are gone.
+
+    Args:
+        device: the device of this rank.
+        timeout: seconds that a rank waits for the others.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    yield
+    dist.destroy_process_group()
+
+
+def gather(value: Any) -> list[Any]:
+    """A small object of every rank of the default process group, in the order of the ranks."""
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give every rank the values that rank 0 has."""
+    for tensor in tensors:
+        dist.broadcast(tensor.detach(), src=0)

@@ -1,0 +1,117 @@
+"""Watching that the ranks hold the same parameters: what drifts apart does so without an error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from launcher.train.engines.base import Engine
+from launcher.train.engines.small_reductions import PendingValues
+
+_ROW = 1024
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class DivergedError(RuntimeError):
+    """The ranks hold different parameters."""
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    update: int
+    extremes: PendingValues
+
+
+class ParameterGuard:
+    """Compares a checksum of the parameters over the ranks, by one all-reduce of two numbers.
+
+    The comparison is begun after an update and read after the next one, so that nothing waits for it.
+
+    Args:
+        engine: its model is watched.
+        every: updates between two comparisons; 0 compares never.
+    """
+
+    def __init__(self, engine: Engine, every: int) -> None:
+        self._engine = engine
+        self._every = every if engine.world_size > 1 else 0
+        self._under_way: _UnderWay | None = None
+
+    def after(self, update: int, *, last: bool) -> None:
+        """To be called by every rank after each update.
+
+        Args:
+            update: the update, from 1.
+            last: whether the run ends with it, which is always compared.
+
+        Raises:
+            DivergedError: the ranks differ; it names the first parameter that does, and the ranks.
+        """
+        self._read()
+        if self._every and (last or update % self._every == 0):
+            total = combined(checksums(self._engine.model))
+            self._under_way = _UnderWay(update, self._engine.reduce_over_ranks(torch.stack((total, ~total)), "max"))
+        if last:
+            self._read()
+
+    def _read(self) -> None:
+        if self._under_way is None:
+            return
+        read, self._under_way = self._under_way, None
+        largest, complement_of_smallest = (int(value) for value in read.extremes.read())
+        if largest != ~complement_of_smallest:
+            raise DivergedError(f"after update {read.update} {first_difference(self._engine)}")
+
+
+def first_difference(engine: Engine) -> str | None:
+    """The first parameter that is not the same on all ranks, and where it differs, in words; None if all are."""
+    own = [int(checksum) for checksum in checksums(engine.model)]
+    names = [name for name, _ in engine.model.named_parameters()]
+    for name, *of_ranks in zip(names, *engine.gather(own), strict=True):
+        if len(set(of_ranks)) > 1:
+            return f"the parameter {name} is not the same on all ranks: {_who_differs(of_ranks)}"
+    return None
+
+
+def _who_differs(of_ranks: list[int]) -> str:
+    (common, holders), *_ = Counter(of_ranks).most_common()
+    if 2 * holders <= len(of_ranks):
+        return "most of them hold one of their own" if len(of_ranks) > 2 else "ranks 0 and 1 hold two"
+    odd = [str(rank) for rank, checksum in enumerate(of_ranks) if checksum != common]
+    return f"rank {odd[0]} differs" if len(odd) == 1 else f"ranks {', '.join(odd)} differ"
+
+
+def checksums(model: nn.Module) -> list[Tensor]:
+    """A checksum of the bits of each parameter, int64 scalars on its device."""
+    return [checksum(parameter.detach()) for parameter in model.parameters()]
+
+
+def checksum(values: Tensor) -> Tensor:
+    """A sum of all bits of a tensor with weights that depend on their place, modulo 2**64: an int64 scalar.
+
+    A change of any one value changes it, and so does an exchange of two but by chance. Each value counts with the
+    weight of its row, odd, and of its column, even: their sum is odd, and no multiple of it but zero vanishes.
+    """
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    bits = values.contiguous().flatten().view(_BITS[values.element_size()])
+    rest = bits.numel() % _ROW
+    rows = bits[: bits.numel() - rest].view(-1, _ROW)
+    by_row = torch.cat((rows.sum(1, dtype=torch.int64), bits[bits.numel() - rest :].long()))
+    by_column = rows.sum(0, dtype=torch.int64)
+    return (by_row * _weights(by_row)).sum() * 2 + by_row.sum() + (by_column * _weights(by_column)).sum() * 2
+
+
+def combined(parts: list[Tensor]) -> Tensor:
+    """One checksum of several, int64."""
+    together = torch.stack(parts)
+    return (together * (2 * _weights(together) + 1)).sum()
+
+
+def _weights(values: Tensor) -> Tensor:
+    """Numbers that differ from place to place and look like none of the data's patterns, int64."""
+    places = torch.arange(1, values.numel() + 1, dtype=torch.int64, device=values.device)
+    return places * -7046029254386353131  # the odd number next to 2**64 divided by the golden ratio, as int64

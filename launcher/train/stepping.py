@@ -1,0 +1,85 @@
+"""The optimizer step of an update: unscale, clip, step, in this order and in this place only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from launcher.plan.learning_rate import LearningRatePlan
+from launcher.train.engines.base import Engine
+from launcher.train.optimizer import set_learning_rate
+
+
+class Stepper:
+    """Steps on the reduced gradient of each update, at the learning rate of the plan.
+
+    An update that is skipped holds the schedule: the next one has its learning rate.
+
+    Attributes:
+        skipped: updates that were skipped so far.
+
+    Args:
+        engine: holds the reduced gradient.
+        optimizer: the optimizer.
+        rate: the learning rate of each update.
+        max_norm: clip the gradient to this norm; None does not clip.
+        half: whether gradients are those of fp16, whose losses are scaled so that small gradients are not lost
+            (Micikevicius et al. 2018, "Mixed Precision Training").
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        optimizer: torch.optim.Optimizer,
+        rate: LearningRatePlan,
+        max_norm: float | None,
+        half: bool,
+    ) -> None:
+        self.skipped = 0
+        self._engine = engine
+        self._optimizer = optimizer
+        self._rate = rate
+        self._max_norm = max_norm
+        self._scaler = torch.amp.GradScaler(engine.device.type, enabled=half)
+        self._half = half
+        self.scale(torch.zeros((), device=engine.device))  # sets the scale up, also on a rank that never has a loss
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """What to take backward for a loss; the scale stays the same throughout a window."""
+        scaled: Tensor = self._scaler.scale(loss)
+        return scaled
+
+    @property
+    def loss_scale(self) -> float:
+        """What losses are multiplied by."""
+        return float(self._scaler.get_scale())
+
+    def rate_of(self, update: int) -> float:
+        """The learning rate of an update (from 0), which skipped ones have put off."""
+        return self._rate.at(update - self.skipped)
+
+    def step(self, update: int) -> Tensor:
+        """Step on the reduced gradient, unless fp16 made it overflow, and clear it.
+
+        Args:
+            update: the update, from 0.
+
+        Returns:
+            This rank's part of the square of the gradient's norm before clipping, a float64 scalar.
+        """
+        set_learning_rate(self._optimizer, self._rate.factor(update - self.skipped))
+        self._scaler.unscale_(self._optimizer)
+        square = self._engine.clip(self._max_norm)
+        self._scaler.step(self._optimizer)
+        if self._half:
+            before = self.loss_scale
+            self._scaler.update()
+            # The scale falls when, and only when, a gradient was not finite and the step was left out.
+            self.skipped += self.loss_scale < before
+        self._optimizer.zero_grad(set_to_none=True)
+        return square
+
+    def skip(self) -> Tensor:
+        """Pass over an update whose window had no items; a float64 zero, the square of no gradient's norm."""
+        self.skipped += 1
+        return torch.zeros((), dtype=torch.float64, device=self._engine.device)

@@ -1,0 +1,135 @@
+"""The losses of a task, checked against the names that the recipe has weights for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from launcher.recipe.schema import MultitaskSection
+from launcher.train.task import Loss, Task
+
+ONLY = "loss"  # the name of a loss that is alone
+
+
+def loss_weights(section: MultitaskSection) -> dict[str, float]:
+    """Name → weight of each loss, in the order of the recipe; one loss is called `loss`."""
+    return dict(section.losses) or {ONLY: 1.0}
+
+
+class TaskLosses:
+    """Asks a task for its losses and its items.
+
+    Args:
+        task: the user's task.
+        section: the recipe's `multitask` section.
+    """
+
+    def __init__(self, task: Task, section: MultitaskSection) -> None:
+        self._task = task
+        self._several = bool(section.losses)
+        self.names = tuple(loss_weights(section))
+        # With both written, `loss` is there for a forward pass of each loss's own.
+        self._has_heads = type(task).heads is not Task.heads
+        self._has_loss = type(task).loss is not Task.loss
+        self.count_items = type(task).items is not Task.items
+
+    def items(self, batch: Any, samples: int) -> dict[str, int]:
+        """How many items each loss is over in a micro-batch, by name.
+
+        Args:
+            batch: what `collate` made, on the CPU.
+            samples: how many samples that were.
+
+        Raises:
+            ValueError: items of a loss that there is not, or fewer than none.
+        """
+        found = self._task.items(batch) if self.count_items else None
+        if found is None:
+            return dict.fromkeys(self.names, samples)
+        if not isinstance(found, Mapping):
+            found = dict.fromkeys(self.names, int(found))
+        elif strangers := set(found) - set(self.names):
+            raise ValueError(f"Task.items counts {_listed(strangers)}, but the losses are {_listed(self.names)}")
+        items = {name: int(found.get(name, samples)) for name in self.names}
+        if min(items.values()) < 0:
+            raise ValueError(f"Task.items must not be negative: {items}")
+        return items
+
+    @property
+    def have_own_graphs(self) -> bool:
+        """Whether `one_by_one` gives each loss a graph of its own, rather than heads on one trunk."""
+        return self._has_loss
+
+    def all(self, model: nn.Module, batch: Any) -> Iterator[Loss]:
+        """The losses of a micro-batch, from as few forward passes as the task can do with."""
+        if self._has_heads:
+            return self.of_heads(model, self.trunk(model, batch), batch)
+        return self.one_by_one(model, batch)
+
+    def one_by_one(self, model: nn.Module, batch: Any) -> Iterator[Loss]:
+        """The losses of a micro-batch, each from a forward pass of its own where the task writes them so."""
+        if self._has_heads and not self._has_loss:
+            return self.all(model, batch)
+        return self._checked(self._task.loss(model, batch), "Task.loss")
+
+    def trunk(self, model: nn.Module, batch: Any) -> Any:
+        """What the heads share."""
+        return self._task.trunk(model, batch)
+
+    def of_heads(self, model: nn.Module, features: Any, batch: Any) -> Iterator[Loss]:
+        """The losses of the heads on what the trunk returned."""
+        return self._checked(self._task.heads(model, features, batch), "Task.heads")
+
+    def _checked(self, result: Tensor | Loss | Iterable[Loss], method: str) -> Iterator[Loss]:
+        """Losses that are scalars and have the recipe's names, each once.
+
+        Raises:
+            TypeError: it is none of the three, or there are losses that the recipe does not name.
+            ValueError: one is not a scalar, or comes twice.
+        """
+        several: Iterable[Tensor | Loss]
+        if isinstance(result, Tensor | Loss):
+            several = (result,)
+        elif isinstance(result, Iterable):
+            several = result
+        else:
+            raise TypeError(f"{method} must return a scalar tensor or a Loss, or yield Losses, not {_kind(result)}")
+        missing = list(self.names)
+        for found in several:
+            loss = Loss(found) if isinstance(found, Tensor) else found
+            if not isinstance(loss, Loss):
+                raise TypeError(f"{method} must yield Losses, not {_kind(found)}")
+            if loss.value.ndim:
+                shape = list(loss.value.shape)
+                raise ValueError(f"{method} must give a scalar, not a tensor of shape {shape}: take its mean")
+            if not self._several:
+                loss = Loss(loss.value, loss.reduction, ONLY)
+            self._cross_off(loss.name, missing, method)
+            yield loss
+        if missing:
+            raise ValueError(f"{method} gave no loss of the name {_listed(missing)}, which multitask.losses has")
+
+    def _cross_off(self, name: str, missing: list[str], method: str) -> None:
+        if name in missing:
+            missing.remove(name)
+        elif not self._several:
+            raise TypeError(
+                f"{method} yields several losses: name each, Loss(value, name=...), and give their weights in the "
+                "recipe, such as multitask: {losses: {class: 1.0, parity: 0.5}}"
+            )
+        elif name in self.names:
+            raise ValueError(f"{method} yields the loss {name!r} twice for one micro-batch: add the two")
+        else:
+            raise TypeError(
+                f"{method} yields a loss of the name {name!r}, but multitask.losses has {_listed(self.names)}"
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
