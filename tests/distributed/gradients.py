@@ -28,7 +28,7 @@ from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.single import SingleEngine
 from launcher.train.evaluation import evaluate
 from launcher.train.loader import WindowLoader, shares_of_rank
-from launcher.train.task import Loss, Task
+from launcher.train.task import Loss, Measured, Task
 
 SAMPLES = 101
 EVALUATED = (1, 2, 101, 600)  # fewer than ranks, and more than one batch of a rank
@@ -108,10 +108,11 @@ class Regression(Task):
 
 
 class Numbered(Task):
-    """Evaluates to the number of each sample, in batches and ranks of different sizes."""
+    """Evaluates to the number of each sample, in batches and ranks of different sizes, also with weights of 0, 1, 2."""
 
-    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        return {"number": batch[0]}
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Measured]:
+        (numbers,) = batch
+        return {"number": numbers, "weighted": (numbers, (numbers + 1) % 3)}
 
 
 class AlwaysSynced(DdpEngine):
@@ -231,11 +232,11 @@ def buckets(engine: Engine) -> int:
     return len(str(logging()["rebuilt_bucket_sizes"]).split(","))
 
 
-def evaluated(world: int, samples: int) -> float:
-    """The mean number of so many samples, as the ranks find it together."""
+def evaluated(world: int, samples: int) -> dict[str, float]:
+    """The means of the numbers of so many samples, as the ranks find them together."""
     engine = build_engine(world, Regression("mean").model())
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
-    return evaluate(Numbered(), numbers, engine, nullcontext())["number"]
+    return evaluate(Numbered(), numbers, engine, nullcontext())
 
 
 def main(out: Path) -> None:

@@ -61,8 +61,10 @@ def test_one_reduction_of_every_bucket_per_update(
 def test_evaluation_counts_every_sample_once(
     measured: dict[int, list[dict[str, Any]]], world: int, samples: int
 ) -> None:
+    numbers = range(samples)
+    weighted = sum(number * ((number + 1) % 3) for number in numbers) / sum((number + 1) % 3 for number in numbers)
     for results in measured[world]:
-        assert results["evaluated"][str(samples)] == (samples - 1) / 2
+        assert results["evaluated"][str(samples)] == {"number": (samples - 1) / 2, "weighted": weighted}
 
 
 @pytest.mark.parametrize(("world", "name"), [(w, n) for w in WORLDS[1:] for n in ("K=1", "K=4", "K=7")])
