@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import reduce
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from launcher.train.engines.base import Engine
 from launcher.train.loader import to_device
-from launcher.train.task import SampleSource, Task, fetch
+from launcher.train.task import Measured, SampleSource, Task, fetch
 
 BATCH = 256  # samples per forward pass; without gradients more fit than in training
+Sum: TypeAlias = tuple[float, float]  # Σ value·weight and Σ weight
+NOTHING: Sum = (0.0, 0.0)
 
 
 def evaluate(
     task: Task, data: SampleSource, engine: Engine, precision: AbstractContextManager[Any]
 ) -> dict[str, float]:
     """The mean of each of the task's measurements over every sample of the evaluation data.
+
+    Where a measurement has weights it is Σ value·weight / Σ weight, over all samples of all ranks, never a mean of the
+    means of batches. One whose weights add up to zero has no mean and is left out.
 
     The ranks take contiguous parts of equal size, or one sample more: no sample is padded or counted twice.
 
@@ -29,11 +35,11 @@ def evaluate(
         precision: the context that a forward pass runs in.
 
     Raises:
-        ValueError: the task returns something else than numbers for each sample.
+        ValueError: the task returns something else than numbers for each sample, or weights of another shape.
     """
     engine.share_buffers()
     model, move = engine.model, to_device(engine.device)
-    sums: dict[str, tuple[float, int]] = {}
+    sums: dict[str, Sum] = {}
     was_training = model.training
     model.eval()
     low, high = (len(data) * rank // engine.world_size for rank in (engine.rank, engine.rank + 1))
@@ -41,28 +47,39 @@ def evaluate(
         with torch.no_grad(), precision:
             for first in range(low, high, BATCH):
                 samples = range(first, min(first + BATCH, high))
-                for name, values in task.evaluate(model, move(fetch(task, data, samples))).items():
-                    _check_per_sample(name, values, len(samples))
-                    total, count = sums.get(name, (0.0, 0))
-                    sums[name] = (total + values.double().sum().item(), count + values.numel())
+                for name, measured in task.evaluate(model, move(fetch(task, data, samples))).items():
+                    part = _weighted_sum(name, measured, len(samples))
+                    sums[name] = _added(sums.get(name, NOTHING), part)
     finally:
         model.train(was_training)
     return _means(engine.gather(sums))
 
 
-def _check_per_sample(name: str, values: Tensor, samples: int) -> None:
+def _weighted_sum(name: str, measured: Measured, samples: int) -> Sum:
+    """A batch's Σ value·weight and Σ weight; without weights each value weighs 1."""
+    values, weights = (measured, None) if isinstance(measured, Tensor) else measured
     if not values.ndim or len(values) != samples:
         raise ValueError(
             f"Task.evaluate: {name!r} has the shape {list(values.shape)}; return one number for each of the "
             f"{samples} samples, not their mean"
         )
+    values = values.double()
+    if weights is None:
+        return values.sum().item(), float(values.numel())
+    if weights.shape != values.shape:
+        raise ValueError(
+            f"Task.evaluate: {name!r} has values of the shape {list(values.shape)} and weights of the shape "
+            f"{list(weights.shape)}; return a weight for each value"
+        )
+    weights = weights.double()
+    return (values * weights).sum().item(), weights.sum().item()
 
 
-def _means(of_ranks: list[dict[str, tuple[float, int]]]) -> dict[str, float]:
+def _added(one: Sum, other: Sum) -> Sum:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _means(of_ranks: list[dict[str, Sum]]) -> dict[str, float]:
     names = dict.fromkeys(name for sums in of_ranks for name in sums)
-    nothing = (0.0, 0)
-    return {
-        name: sum(sums.get(name, nothing)[0] for sums in of_ranks)
-        / sum(sums.get(name, nothing)[1] for sums in of_ranks)
-        for name in names
-    }
+    totals = {name: reduce(_added, (sums.get(name, NOTHING) for sums in of_ranks)) for name in names}
+    return {name: total / weight for name, (total, weight) in totals.items() if weight}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset, default_collate
+
+Measured: TypeAlias = Tensor | tuple[Tensor, Tensor]  # values of samples, or those with a weight each
 
 
 class SampleSource(Protocol):
@@ -109,7 +111,7 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__}.heads is not written: yield the losses, by name")
 
-    def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+    def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Measured]:
         """Measurements on one batch of the evaluation data.
 
         Args:
@@ -119,6 +121,8 @@ class Task:
         Returns:
             Name → numbers of each sample, shape [batch] or [batch, ...]; logged as `eval/<name>`, their mean over all
             samples. Not a mean: means of batches of different sizes do not add up to the mean.
+            Where not every number counts alike, such as the tokens of padded samples, a pair (values, weights) of
+            tensors of the same shape: logged is Σ value·weight / Σ weight over all samples. A mask is such a weight.
         """
         return {}
 

@@ -30,7 +30,7 @@ from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.single import SingleEngine
 from launcher.train.evaluation import evaluate
 from launcher.train.loader import WindowLoader, shares_of_rank
-from launcher.train.task import Loss, Task
+from launcher.train.task import Loss, Measured, Task
 from launcher.train.task_losses import TaskLosses, loss_weights
 
 SAMPLES = 101
@@ -239,10 +239,11 @@ class Trunked(Tokens):
 
 
 class Numbered(Task):
-    """Evaluates to the number of each sample, in batches and ranks of different sizes."""
+    """Evaluates to the number of each sample, in batches and ranks of different sizes, also with weights of 0, 1, 2."""
 
-    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        return {"number": batch[0]}
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Measured]:
+        (numbers,) = batch
+        return {"number": numbers, "weighted": (numbers, (numbers + 1) % 3)}
 
 
 class AlwaysSynced(DdpEngine):
@@ -403,11 +404,11 @@ def buckets(engine: Engine) -> int:
     return len(engine._buckets) if isinstance(engine, DeferredEngine) else 0
 
 
-def evaluated(world: int, samples: int) -> float:
-    """The mean number of so many samples, as the ranks find it together."""
+def evaluated(world: int, samples: int) -> dict[str, float]:
+    """The means of the numbers of so many samples, as the ranks find them together."""
     engine = build_engine(world, nn.Linear(1, 1), "joint")
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
-    return evaluate(Numbered(), numbers, engine, nullcontext())["number"]
+    return evaluate(Numbered(), numbers, engine, nullcontext())
 
 
 def main(out: Path) -> None:

@@ -69,8 +69,10 @@ def test_one_reduction_of_every_bucket_per_update(measured: Measured, world: int
 @pytest.mark.parametrize("samples", EVALUATED)
 @pytest.mark.parametrize("world", WORLDS)
 def test_evaluation_counts_every_sample_once(measured: Measured, world: int, samples: int) -> None:
+    numbers = range(samples)
+    weighted = sum(number * ((number + 1) % 3) for number in numbers) / sum((number + 1) % 3 for number in numbers)
     for results in measured[world]:
-        assert results["evaluated"][str(samples)] == (samples - 1) / 2
+        assert results["evaluated"][str(samples)] == {"number": (samples - 1) / 2, "weighted": weighted}
 
 
 @pytest.mark.parametrize(("world", "name"), [(w, n) for w in WORLDS[1:] for n in ("K=1", "K=4", "K=7")])

@@ -1,0 +1,189 @@
+mkdir -p /runs/id
+cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+name: bytelm
+task:
+  entry: PROJECT/recipes/bytelm/task.py:ByteLM
+  args: {width: 256, layers: 3, context: 128}
+data: {samples: null, workers: 0}
+model: {parameters: 2468352}
+batch: {global: 64, micro: 16, accumulation: null, tail: keep}
+multitask:
+  losses: {}
+  backward: joint
+train: {epochs: null, updates: 150, samples: null, precision: fp32, max_grad_norm: 1.0,
+  seed: 0}
+optimizer:
+  name: adamw
+  lr: 0.002
+  weight_decay: 0.1
+  betas: [0.9, 0.95]
+  eps: 1.0e-08
+  momentum: 0.0
+  nesterov: false
+schedule: {name: cosine, warmup: 0.1, final: 0.1}
+lr_scaling: {rule: none, reference_batch: null}
+eval: {every: end}
+guard: {every: 100}
+noise_scale: {every: 10, measured: null}
+parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
+  timeout: 600.0}
+launch: {method: torchrun, nodes: 1, nproc_per_node: auto, device: auto}
+checkpoint: {every: null, keep: 3}
+tracking:
+  wandb:
+    project: bytelm
+    entity: null
+    group: null
+    tags: []
+    mode: auto
+END_OF_FILE
+cat > /runs/id/plan.json <<'END_OF_FILE'
+{
+  "recipe": {
+    "name": "bytelm",
+    "task": {
+      "entry": "PROJECT/recipes/bytelm/task.py:ByteLM",
+      "args": {
+        "width": 256,
+        "layers": 3,
+        "context": 128
+      }
+    },
+    "script": null,
+    "data": {
+      "samples": null,
+      "workers": 0
+    },
+    "model": {
+      "parameters": 2468352
+    },
+    "batch": {
+      "global": 64,
+      "micro": 16,
+      "accumulation": null,
+      "tail": "keep"
+    },
+    "multitask": {
+      "losses": {},
+      "backward": "joint"
+    },
+    "train": {
+      "epochs": null,
+      "updates": 150,
+      "samples": null,
+      "precision": "fp32",
+      "max_grad_norm": 1.0,
+      "seed": 0
+    },
+    "optimizer": {
+      "name": "adamw",
+      "lr": 0.002,
+      "weight_decay": 0.1,
+      "betas": [
+        0.9,
+        0.95
+      ],
+      "eps": 1e-8,
+      "momentum": 0.0,
+      "nesterov": false
+    },
+    "schedule": {
+      "name": "cosine",
+      "warmup": 0.1,
+      "final": 0.1
+    },
+    "lr_scaling": {
+      "rule": "none",
+      "reference_batch": null
+    },
+    "eval": {
+      "every": "end"
+    },
+    "guard": {
+      "every": 100
+    },
+    "noise_scale": {
+      "every": 10,
+      "measured": null
+    },
+    "parallel": {
+      "engine": "ddp",
+      "bucket_mb": 25.0,
+      "find_unused_parameters": false,
+      "sync_batchnorm": false,
+      "timeout": 600.0
+    },
+    "launch": {
+      "method": "torchrun",
+      "nodes": 1,
+      "nproc_per_node": "auto",
+      "device": "auto"
+    },
+    "checkpoint": {
+      "every": null,
+      "keep": 3
+    },
+    "tracking": {
+      "wandb": {
+        "project": "bytelm",
+        "entity": null,
+        "group": null,
+        "tags": [],
+        "mode": "auto"
+      }
+    }
+  },
+  "topology": {
+    "nodes": 1,
+    "nproc_per_node": 2,
+    "device": "cpu"
+  },
+  "batch": {
+    "global": 64,
+    "micro": 16,
+    "accumulation": 2,
+    "world_size": 2,
+    "micro_steps": [
+      2,
+      2
+    ],
+    "follows_world": false
+  },
+  "length": {
+    "data_samples": null,
+    "updates_per_epoch": null,
+    "tail_samples": null,
+    "updates": 150
+  },
+  "learning_rate": {
+    "base": 0.002,
+    "scale": 1.0,
+    "shape": "cosine",
+    "warmup_updates": 15,
+    "updates": 150,
+    "final": 0.1
+  },
+  "reduction": {
+    "parameters": 2468352,
+    "bytes_per_update": 9873408,
+    "bytes_without_no_sync": 19746816
+  },
+  "warnings": []
+}
+END_OF_FILE
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \
+  ACCELERATE_MIXED_PRECISION=no \
+  ACCELERATE_USE_CPU=true \
+  CUDA_VISIBLE_DEVICES='' \
+  LAUNCHER_ACCUMULATION=2 \
+  LAUNCHER_GLOBAL_BATCH=64 \
+  LAUNCHER_LEARNING_RATE=0.002 \
+  LAUNCHER_MICRO_BATCH=16 \
+  LAUNCHER_RUN_DIR=/runs/id \
+  LAUNCHER_SEED=0 \
+  LAUNCHER_UPDATES=150 \
+  OMP_NUM_THREADS=4 \
+  PYTHONUNBUFFERED=1 \
+  TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  WANDB_ERROR_REPORTING=false \
+  python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry

@@ -1,0 +1,191 @@
+mkdir -p /runs/id
+cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+name: multitask
+task:
+  entry: PROJECT/recipes/multitask/task.py:Multitask
+  args: {hidden: 64}
+data: {samples: 1437, workers: 0}
+model: {parameters: 42572}
+batch: {global: 256, micro: 32, accumulation: null, tail: keep}
+multitask:
+  losses: {class: 1.0, parity: 0.3, reconstruction: 0.5}
+  backward: shared
+train: {epochs: 20, updates: null, samples: null, precision: fp32, max_grad_norm: 1.0,
+  seed: 0}
+optimizer:
+  name: adamw
+  lr: 0.01
+  weight_decay: 0.01
+  betas: [0.9, 0.999]
+  eps: 1.0e-08
+  momentum: 0.0
+  nesterov: false
+schedule: {name: cosine, warmup: 0.1, final: 0.0}
+lr_scaling: {rule: linear, reference_batch: 256}
+eval: {every: epoch}
+guard: {every: 100}
+noise_scale: {every: 10, measured: null}
+parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
+  timeout: 600.0}
+launch: {method: torchrun, nodes: 1, nproc_per_node: auto, device: auto}
+checkpoint: {every: null, keep: 3}
+tracking:
+  wandb:
+    project: multitask
+    entity: null
+    group: null
+    tags: []
+    mode: auto
+END_OF_FILE
+cat > /runs/id/plan.json <<'END_OF_FILE'
+{
+  "recipe": {
+    "name": "multitask",
+    "task": {
+      "entry": "PROJECT/recipes/multitask/task.py:Multitask",
+      "args": {
+        "hidden": 64
+      }
+    },
+    "script": null,
+    "data": {
+      "samples": 1437,
+      "workers": 0
+    },
+    "model": {
+      "parameters": 42572
+    },
+    "batch": {
+      "global": 256,
+      "micro": 32,
+      "accumulation": null,
+      "tail": "keep"
+    },
+    "multitask": {
+      "losses": {
+        "class": 1.0,
+        "parity": 0.3,
+        "reconstruction": 0.5
+      },
+      "backward": "shared"
+    },
+    "train": {
+      "epochs": 20,
+      "updates": null,
+      "samples": null,
+      "precision": "fp32",
+      "max_grad_norm": 1.0,
+      "seed": 0
+    },
+    "optimizer": {
+      "name": "adamw",
+      "lr": 0.01,
+      "weight_decay": 0.01,
+      "betas": [
+        0.9,
+        0.999
+      ],
+      "eps": 1e-8,
+      "momentum": 0.0,
+      "nesterov": false
+    },
+    "schedule": {
+      "name": "cosine",
+      "warmup": 0.1,
+      "final": 0.0
+    },
+    "lr_scaling": {
+      "rule": "linear",
+      "reference_batch": 256
+    },
+    "eval": {
+      "every": "epoch"
+    },
+    "guard": {
+      "every": 100
+    },
+    "noise_scale": {
+      "every": 10,
+      "measured": null
+    },
+    "parallel": {
+      "engine": "ddp",
+      "bucket_mb": 25.0,
+      "find_unused_parameters": false,
+      "sync_batchnorm": false,
+      "timeout": 600.0
+    },
+    "launch": {
+      "method": "torchrun",
+      "nodes": 1,
+      "nproc_per_node": "auto",
+      "device": "auto"
+    },
+    "checkpoint": {
+      "every": null,
+      "keep": 3
+    },
+    "tracking": {
+      "wandb": {
+        "project": "multitask",
+        "entity": null,
+        "group": null,
+        "tags": [],
+        "mode": "auto"
+      }
+    }
+  },
+  "topology": {
+    "nodes": 1,
+    "nproc_per_node": 2,
+    "device": "cpu"
+  },
+  "batch": {
+    "global": 256,
+    "micro": 32,
+    "accumulation": 4,
+    "world_size": 2,
+    "micro_steps": [
+      4,
+      4
+    ],
+    "follows_world": false
+  },
+  "length": {
+    "data_samples": 1437,
+    "updates_per_epoch": 6,
+    "tail_samples": 157,
+    "updates": 120
+  },
+  "learning_rate": {
+    "base": 0.01,
+    "scale": 1.0,
+    "shape": "cosine",
+    "warmup_updates": 12,
+    "updates": 120,
+    "final": 0.0
+  },
+  "reduction": {
+    "parameters": 42572,
+    "bytes_per_update": 170288,
+    "bytes_without_no_sync": 681152
+  },
+  "warnings": []
+}
+END_OF_FILE
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \
+  ACCELERATE_MIXED_PRECISION=no \
+  ACCELERATE_USE_CPU=true \
+  CUDA_VISIBLE_DEVICES='' \
+  LAUNCHER_ACCUMULATION=4 \
+  LAUNCHER_GLOBAL_BATCH=256 \
+  LAUNCHER_LEARNING_RATE=0.01 \
+  LAUNCHER_MICRO_BATCH=32 \
+  LAUNCHER_RUN_DIR=/runs/id \
+  LAUNCHER_SEED=0 \
+  LAUNCHER_UPDATES=120 \
+  OMP_NUM_THREADS=4 \
+  PYTHONUNBUFFERED=1 \
+  TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  WANDB_ERROR_REPORTING=false \
+  python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry
