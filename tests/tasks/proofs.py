@@ -87,6 +87,25 @@ class NoisyLayer(nn.Module):
         return answer * 2 if random.random() < 0.5 else answer
 
 
+class Whitened(Sound):
+    """A layer of one's own that takes the mean of the batch away."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, WIDTH), Whitening(), nn.Tanh(), nn.Linear(WIDTH, 1))
+
+
+class Whitening(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs - inputs.mean(dim=0, keepdim=True)
+
+
+class Remembering(Sound):
+    """A layer that changes a buffer in every forward pass, and reads it in the next."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, WIDTH)), nn.Linear(WIDTH, 1))
+
+
 class NormalisedAndDropped(Sound):
     """BatchNorm and dropout."""
 
@@ -97,7 +116,7 @@ class NormalisedAndDropped(Sound):
 
 
 class Ragged(Sound):
-    """Samples with different numbers of values, padded; the loss is a mean over the values, and they are not counted."""
+    """Samples with different numbers of values, padded; the loss is a mean over values, which nobody counts."""
 
     def model(self) -> nn.Module:
         return nn.Linear(1, 1)
@@ -216,7 +235,8 @@ class NotFinite(Sound):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, _ = batch
-        return (0 * model(inputs)).abs().sqrt().mean()
+        roots: Tensor = (0 * model(inputs)).abs().sqrt()
+        return roots.mean()
 
 
 class Disagreeing(Sound):
@@ -238,7 +258,9 @@ class Cancelling(Sound):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, targets = batch
-        return ((model(inputs) - targets + 1e4).square() - 1e8).mean() + (model(inputs) * -2e4).mean()
+        large: Tensor = (model(inputs) - targets + 1e4).square() - 1e8
+        small: Tensor = model(inputs) * -2e4
+        return large.mean() + small.mean()
 
 
 class SingleOnly(Cancelling):
@@ -247,4 +269,5 @@ class SingleOnly(Cancelling):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         if batch[0].dtype != torch.float32:
             raise TypeError("float32 only")
-        return super().loss(model, batch)
+        loss: Tensor = super().loss(model, batch)
+        return loss

@@ -56,13 +56,15 @@ class SeededForward:
         """Nothing is put back: whoever needs other numbers seeds again."""
 
 
-def who_draws(model: nn.Module, forward: Callable[[], object]) -> tuple[str, ...]:
+def who_draws(model: nn.Module, forward: Callable[[], object], seed: int) -> tuple[str, ...]:
     """The modules that draw random numbers in a forward pass, as `blocks.0.drop (Dropout)`, in the order of it.
 
     Args:
         model: the model.
         forward: the forward pass.
+        seed: what it begins with seeding Python, numpy and torch with.
     """
+    seed_everything(seed, rank=None)
     watch = _DrawWatch()
     with watch.over(model), watch:
         forward()
