@@ -34,6 +34,15 @@ class Sound(Task):
         return functional.mse_loss(model(inputs), targets)
 
 
+class Large(Sound):
+    """The same on a device with room for eight samples: equivalent, and the reference is in slices."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        if len(batch[0]) > 8:
+            raise torch.OutOfMemoryError("no room")
+        return super().loss(model, batch)
+
+
 class Normalised(Sound):
     """BatchNorm."""
 
@@ -53,7 +62,7 @@ class Dropped(Sound):
     """Dropout in a layer."""
 
     def model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(4, WIDTH), nn.Dropout(0.3), nn.Linear(WIDTH, 1))
+        return nn.Sequential(nn.Linear(4, WIDTH), nn.Dropout(0.5), nn.Linear(WIDTH, 1))
 
 
 class Noisy(Sound):
@@ -131,6 +140,15 @@ class Ragged(Sound):
     def loss(self, model: nn.Module, batch: Any) -> Any:
         values = batch[~batch.isnan()].unsqueeze(1)
         return functional.mse_loss(model(values), values.square())
+
+
+class RaggedAndLarge(Ragged):
+    """The same on a device with room for four samples."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        if len(batch) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return super().loss(model, batch)
 
 
 class Counted(Ragged):

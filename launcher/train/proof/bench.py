@@ -197,11 +197,16 @@ class Bench:
         )
 
     def _largest_slices(self, switches: Switches) -> tuple[list[MicroBatch], Alone]:
-        """The window as one batch, or in the largest slices that fit."""
+        """The window as one batch, or in the largest slices that fit.
+
+        Its random numbers are not those of the ranks: drawn in turn for micro-batches or at once for the whole, they
+        could be the same, and dropout would go unseen.
+        """
+        way = Way(seed=self.passes.seed + 1)
         while True:
             parts = slices(self.loaded.window, self._fit.samples)
             try:
-                return parts, self.alone([self.batch(positions(part)) for part in parts], switches)
+                return parts, self.alone([self.batch(positions(part)) for part in parts], switches, way)
             except Exception as error:
                 if self._fit.samples == 1 or not is_out_of_memory(error):
                     raise

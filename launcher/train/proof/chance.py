@@ -175,8 +175,10 @@ def _mean_in(drawn: Tensor, name: str, given: Mapping[str, Any]) -> Tensor:
 
 
 def _named(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    names = [argument.name for argument in func._schema.arguments]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    """The arguments by name; those that have their default are not handed on by torch."""
+    arguments = func._schema.arguments
+    defaults = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    return {**defaults, **dict(zip((argument.name for argument in arguments), args, strict=False)), **kwargs}
 
 
 def _name(func: OpOverload) -> str:

@@ -95,7 +95,9 @@ class Passes:
         micro_batches = tuple(ready(batch, engine.device, self.dtype) for batch in loaded.micro_batches)
         with default_type(self.dtype), switches.applied(engine.model):
             seed_everything(own, engine.rank)
-            accumulation = Accumulation(engine, self.losses, self._weights, backward, switches.forward(own), _unscaled)
+            accumulation = Accumulation(
+                engine, self.losses, self._weights, backward, switches.forward(self.seed), _unscaled
+            )
             sums = accumulation.accumulate(LoadedWindow(loaded.window, micro_batches, loaded.totals))
             return sums, engine.reduce()
 

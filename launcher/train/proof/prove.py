@@ -92,6 +92,9 @@ def _notes(plan: Plan, measured: Measured) -> Iterator[str]:
     shape = measured.shape
     if sum(shape.micro_steps) == 1:
         yield "the window is one micro-batch on one rank: there was nothing to accumulate"
+    reduced = measured.all_reduces
+    if reduced.bytes != reduced.planned_bytes:
+        yield f"{reduced.bytes:,} bytes of gradients were reduced, and the plan says {reduced.planned_bytes:,}"
     if shape.slices > 1:
         yield (
             f"{shape.samples:,} samples at once do not fit into memory: the reference is {shape.slices} slices of "

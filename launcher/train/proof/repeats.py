@@ -82,9 +82,7 @@ def _state(bench: Bench) -> Finding | None:
     found = difference(in_a_row, once)
     if found <= bench.tolerance:
         return None
-    evidence = (
-        f"the same micro-batch was taken twice in a row: the mean of both gradients differs by {number(found, 2)}"
-    )
+    evidence = f"the same micro-batch was taken twice in a row: the mean of the gradients differs by {number(found, 2)}"
     return _keeps_something(bench.engine.model, evidence)
 
 

@@ -35,12 +35,13 @@ def _randomness(bench: Bench) -> Finding | None:
     drawing = who_draws(bench.engine.model, lambda: bench.passes.forward(bench.engine, batch), seed)
     if not drawing:
         return None
-    one, again, other = (bench.alone([batch], way=Way(seed=number)).gradient for number in (seed, seed, seed + 1))
+    one, same, other = (bench.alone([batch], way=Way(seed=number)).gradient for number in (seed, seed, seed + 1))
+    by_seed = number(difference(other, one), 2)
     return Finding(
         "randomness",
         "random numbers are drawn anew in every micro-step, as dropout does",
-        f"the same micro-batch with another seed has another gradient, by {number(difference(other, one), 2)}, and with the "
-        f"same seed by {number(difference(again, one), 2)}; then every draw was replaced by its mean on both sides",
+        f"with another seed the gradient of one micro-batch differs by {by_seed}, and with the same seed by "
+        f"{number(difference(same, one), 2)}; then every draw was replaced by its mean on both sides",
         "Dropout is meant to be random, and does no harm; for results that do not depend on the split, set it to 0",
         drawing,
     )
