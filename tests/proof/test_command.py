@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_display import on_a_terminal
 from tests.processes import ROOT, clean_environment, launcher, processes_with
 
 PROOFS = "tests/tasks/proofs.yaml"
@@ -132,3 +133,11 @@ def test_what_cannot_be_proved_is_refused(tmp_path: Path, arguments: tuple[str, 
     assert done.returncode == 2
     assert refusal in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_shows_what_goes_on_and_gets_its_cursor_back(tmp_path: Path) -> None:
+    code, written = on_a_terminal(60, "prove", PROOFS, "--runs", str(tmp_path))
+    assert code == 0, written
+    assert "starting the ranks" in written
+    assert written.rfind("\x1b[?25h") > written.rfind("\x1b[?25l")  # the cursor is shown again
+    assert "equivalent: proofs accumulates the gradient of one batch" in written

@@ -223,7 +223,20 @@ def test_what_fits_is_guessed_and_halved() -> None:
     guess = fit.samples
     fit.learn(400)
     assert fit.samples == guess
+    fit.double_width()
+    assert fit.samples == guess // 2
     assert len(held)
+
+
+def test_all_samples_fit_until_something_says_otherwise() -> None:
+    fit = Fit(16, torch.device("cpu"))
+    fit.double_width()
+    assert fit.samples == 16
+    fit.halve()
+    assert fit.samples == 8
+    for _ in range(9):
+        fit.halve()
+    assert fit.samples == 1
 
 
 def test_signs_of_full_memory() -> None:

@@ -137,6 +137,7 @@ class Bench:
             self._rebuild(lambda: set_types(model, types))
         else:
             self.precision = "float64"
+            self._fit.double_width()
         return reason
 
     def _rebuild(self, change: Callable[[], object]) -> None:

@@ -19,18 +19,21 @@ class Fit:
     A GPU says when its memory is full. Linux ends a process instead: on a CPU the first guess follows from what a
     micro-batch took.
 
-    Attributes:
-        samples: so many.
-
     Args:
         samples: samples of the window.
         device: the device.
     """
 
     def __init__(self, samples: int, device: torch.device) -> None:
-        self.samples = samples
+        self._all = samples
+        self._most = 2 * samples  # in either width, until it is known better
         self._device = device
         self._resident = _resident_bytes()
+
+    @property
+    def samples(self) -> int:
+        """So many; all of them at most."""
+        return max(1, min(self._all, self._most))
 
     def learn(self, micro_batch: int) -> None:
         """Guess, once, when the rank has taken micro-batches of so many samples since this object was made."""
@@ -39,11 +42,15 @@ class Fit:
         if self._device.type != "cpu" or available is None or resident is None:
             return
         growth = max(1, peak_memory(self._device) - resident)
-        self.samples = max(1, min(self.samples, int(_PART * available / growth * micro_batch)))
+        self._most = int(_PART * available / growth * micro_batch)
+
+    def double_width(self) -> None:
+        """Values take twice the memory from now on."""
+        self._most //= 2
 
     def halve(self) -> None:
         """It was too much."""
-        self.samples = max(1, self.samples // 2)
+        self._most = self.samples // 2
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -77,7 +77,7 @@ def prove(plan: Plan, materials: Materials, device: torch.device, rank: int, say
     )
 
 
-_ROUNDED = "float32 rounds to more than its tolerance here: in float64 the difference is gone"
+_ROUNDED = "rounding alone is more than the tolerance of float32 here: in float64 the difference is gone"
 _SHUFFLED = "it is rounding all the same: one batch in another order differs by {:.1e} from itself"
 
 
