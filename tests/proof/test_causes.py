@@ -16,6 +16,14 @@ CAUSES: dict[str, dict[str, tuple[str, ...]]] = {
     "Normalised": {"batchnorm": ("1 (BatchNorm1d)",)},
     "NormalisedWithoutMemory": {"batchnorm": ("1 (BatchNorm1d)",)},
     "Dropped": {"randomness": ("1 (Dropout)",)},
+    "Attending": {
+        "randomness": (
+            "block.self_attn (MultiheadAttention)",
+            "block.dropout1 (Dropout)",
+            "block.dropout (Dropout)",
+            "block.dropout2 (Dropout)",
+        )
+    },
     "Noisy": {"randomness": ("the model itself (NoisyNetwork)", "second (NoisyLayer)")},
     "NormalisedAndDropped": {"batchnorm": ("1 (BatchNorm1d)",), "randomness": ("3 (Dropout)",)},
     "Whitened": {"mixed samples": ("loss", "1 (Whitening)")},
@@ -75,7 +83,9 @@ def test_ranks_that_differ_are_found(proofs: dict[str, Proof], world: int, task:
     assert {cause.kind: cause.places for cause in proof.causes} == ({} if world == 1 else OF_RANKS[task])
 
 
-@pytest.mark.parametrize("task", ["Normalised", "NormalisedWithoutMemory", "Dropped", "Noisy", "NormalisedAndDropped"])
+@pytest.mark.parametrize(
+    "task", ["Normalised", "NormalisedWithoutMemory", "Dropped", "Noisy", "Attending", "NormalisedAndDropped"]
+)
 def test_what_is_switched_off_takes_the_error_with_it(proofs: dict[str, Proof], task: str) -> None:
     for cause in proofs[task].causes:
         assert cause.error_with is not None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from launcher import Loss, Task
@@ -63,6 +64,27 @@ class Dropped(Sound):
 
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(4, WIDTH), nn.Dropout(0.5), nn.Linear(WIDTH, 1))
+
+
+class Attending(Sound):
+    """Attention with dropout in three places, computed again in the backward pass to save memory."""
+
+    def model(self) -> nn.Module:
+        return AttendingNetwork()
+
+
+class AttendingNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(1, 8)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.wide(inputs.unsqueeze(2))
+        attended = checkpoint(self.block, hidden, use_reentrant=False)
+        answer: Tensor = self.out(attended.mean(dim=1))
+        return answer
 
 
 class Noisy(Sound):
