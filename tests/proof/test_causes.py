@@ -40,8 +40,8 @@ CAUSES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 OF_RANKS: dict[str, dict[str, tuple[str, ...]]] = {
     "OwnStart": {"rank-dependent parameters": ("2.bias",)},
-    "OwnLoss": {"rank-dependent": ()},
-    "OwnData": {"rank-dependent": ()},
+    "OwnLoss": {"rank-dependent work": ()},
+    "OwnData": {"rank-dependent data": ()},
 }
 
 

@@ -88,7 +88,7 @@ class AttendingNetwork(nn.Module):
 
 
 class Noisy(Sound):
-    """Dropout and noise in functions, and a layer that is left out now and then by Python's own random numbers."""
+    """Dropout and noise in functions, and a layer whose weight Python's own random numbers draw."""
 
     def model(self) -> nn.Module:
         return NoisyNetwork()
@@ -115,7 +115,7 @@ class NoisyLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         answer: Tensor = self.linear(inputs)
-        return answer * 2 if random.random() < 0.5 else answer
+        return answer * random.random()
 
 
 class Whitened(Sound):

@@ -144,7 +144,7 @@ class Bench:
         """Change the types of the model's parameters, which an engine has made its buckets for."""
         model, device, recipe = self.engine.model, self.engine.device, self.plan.recipe
         del self.engine
-        gc.collect()  # the engine before must be gone: its hooks are on the parameters
+        gc.collect()  # DDP refers to itself: its buckets, as large as the gradient, would stay
         change()
         self.engine = build_engine(recipe, model, self.ranks.world_size, device)
 

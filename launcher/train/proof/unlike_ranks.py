@@ -48,7 +48,7 @@ def work(bench: Bench) -> Finding | None:
     batches = bench.ranks.gather(fingerprint(batch))
     if len(set(batches)) > 1:
         return Finding(
-            "rank-dependent",
+            "rank-dependent data",
             "the ranks do not see the same data",
             f"every rank made the same micro-batch: {unlike_first(batches)}",
             "Let the task give every rank the same data; the plan deals it out",
@@ -60,7 +60,7 @@ def work(bench: Bench) -> Finding | None:
         return None
     norms = " and ".join(f"{number(of_ranks[rank][0])} on rank {rank}" for rank in (0, unlike[0]))
     return Finding(
-        "rank-dependent",
+        "rank-dependent work",
         "the ranks make something else of the same samples",
         f"every rank took the same micro-batch with the same parameters and seed: the norm of its gradient is {norms}",
         "Let the model and the loss not depend on RANK, or on anything else that differs from process to process",
