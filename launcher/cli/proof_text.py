@@ -31,7 +31,7 @@ def print_proof(console: Console, proof: Proof, run: RunDirectory) -> None:
     if not proof.equivalent and not proof.causes:
         console.print("No cause was found.")
     if proof.ruled_out:
-        console.print(Text(f"Ruled out: {'; '.join(proof.ruled_out)}."))
+        console.print(Text(f"\nRuled out: {'; '.join(proof.ruled_out)}."))
     console.print("\n[bold]Window[/bold]")
     console.print(_grid(window_lines(proof)))
     console.print("\n[bold]Parameters[/bold] that differ most")
