@@ -86,6 +86,14 @@ def test_threads_are_the_same_for_one_rank_and_kept_where_the_user_set_them(tmp_
     assert "OMP_NUM_THREADS" not in kept.env
 
 
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+def test_workers_are_told_what_else_to_do_last(tmp_path: Path, method: str) -> None:
+    plan, run = plan_of(tmp_path, method=method), RunDirectory(tmp_path / "run")
+    training, proving = (build_launch(plan, run, MACHINE, {}, worker_arguments=told) for told in ((), ("prove",)))
+    assert proving.argv == (*training.argv, "prove")
+    assert (proving.env, proving.files) == (training.env, training.files)
+
+
 def test_files_hold_the_plan_and_a_recipe_that_loads_again(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     run = RunDirectory(tmp_path / "run")
