@@ -6,7 +6,12 @@ task:
   args: {hidden: 64}
 data: {samples: 1437, workers: 0}
 model: {parameters: 38282}
-batch: {global: 256, micro: 32, accumulation: null, tail: keep}
+batch:
+  global: 256
+  micro: 32
+  accumulation: null
+  tail: keep
+  schedule: []
 train: {epochs: 20, updates: null, samples: null, precision: fp32, max_grad_norm: 1.0,
   seed: 0}
 optimizer:
@@ -54,7 +59,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 256,
       "micro": 32,
       "accumulation": null,
-      "tail": "keep"
+      "tail": "keep",
+      "schedule": []
     },
     "train": {
       "epochs": 20,

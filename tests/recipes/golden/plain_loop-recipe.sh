@@ -6,7 +6,12 @@ script:
   args: []
 data: {samples: 1437, workers: 0}
 model: {parameters: 17258}
-batch: {global: 128, micro: 32, accumulation: null, tail: keep}
+batch:
+  global: 128
+  micro: 32
+  accumulation: null
+  tail: keep
+  schedule: []
 train: {epochs: 15, updates: null, samples: null, precision: fp32, max_grad_norm: null,
   seed: 0}
 optimizer:
@@ -52,7 +57,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 32,
       "accumulation": null,
-      "tail": "keep"
+      "tail": "keep",
+      "schedule": []
     },
     "train": {
       "epochs": 15,
