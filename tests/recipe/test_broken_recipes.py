@@ -284,6 +284,12 @@ BROKEN: dict[str, Broken] = {
         "Set batch.tail=keep, or batch.global=7 or less.",
         overrides=("data.samples=7",),
     ),
+    "dropped tail that is all of a stage": Broken(
+        with_schedule("{global: 8, updates: 2}"),
+        "recipe.yaml:8: batch.schedule.0.global: batch.tail=drop leaves nothing: the data has 7 samples, fewer than 8. "
+        "Set batch.tail=keep, or this to 7 or less.",
+        overrides=("data.samples=7", "batch.global=4", "batch.tail=drop"),
+    ),
     "schedule without a global batch": Broken(
         with_batch("{accumulation: 2, micro: 2, schedule: [{global: 4, updates: 1}]}"),
         "recipe.yaml:4: batch.schedule: needs batch.global, the samples per update from the end of the schedule on. "

@@ -137,6 +137,18 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     ],
     "follows_world": false
   },
+  "stages": [
+    {
+      "global": 256,
+      "micro_steps": [
+        4,
+        4
+      ],
+      "first_update": 0,
+      "updates": 120,
+      "learning_rate_scale": 1.0
+    }
+  ],
   "length": {
     "data_samples": 1437,
     "updates_per_epoch": 6,
@@ -149,7 +161,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "shape": "cosine",
     "warmup_updates": 12,
     "updates": 120,
-    "final": 0.0
+    "final": 0.0,
+    "stages": []
   },
   "reduction": {
     "parameters": 38282,

@@ -135,6 +135,18 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     ],
     "follows_world": false
   },
+  "stages": [
+    {
+      "global": 128,
+      "micro_steps": [
+        2,
+        2
+      ],
+      "first_update": 0,
+      "updates": 180,
+      "learning_rate_scale": 1.0
+    }
+  ],
   "length": {
     "data_samples": 1437,
     "updates_per_epoch": 12,
@@ -147,7 +159,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "shape": "constant",
     "warmup_updates": 0,
     "updates": 180,
-    "final": 0.0
+    "final": 0.0,
+    "stages": []
   },
   "reduction": {
     "parameters": 17258,
