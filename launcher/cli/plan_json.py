@@ -30,6 +30,7 @@ def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None
             "micro_steps": list(plan.batch.micro_steps),
             "efficiency": plan.batch.efficiency,
         },
+        "stages": [stage.model_dump(by_alias=True, mode="json") for stage in plan.stages],
         "data_samples": plan.length.data_samples,
         "updates": plan.length.updates,
         "updates_per_epoch": plan.length.updates_per_epoch,

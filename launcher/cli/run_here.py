@@ -23,7 +23,7 @@ from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
 from launcher.runners.supervise import listening, supervise
-from launcher.words import duration, plural
+from launcher.words import duration, least_or_most, plural
 
 
 def run_here(request: Request, runs: Path, run_id: str | None) -> int:
@@ -66,13 +66,14 @@ def _announce(console: Console, plan: Plan, run: RunDirectory) -> None:
 
 
 def effective_batch(plan: Plan) -> str:
-    """The global batch and what it is made of."""
+    """The global batch and what it is made of; with a batch schedule, that of its end and where it begins."""
     batch = plan.batch
-    fewest, most = min(batch.micro_steps), batch.accumulation
-    steps = str(most) if fewest == most else f"{fewest} or {most}"
+    steps = least_or_most(batch.micro_steps)
     exactly = batch.micro * sum(batch.micro_steps) == batch.global_
     of = "of" if exactly else "of up to"
-    return f"{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
+    *before, _ = plan.stages
+    grown = f"from {before[0].global_:,} in {plural(len(before), 'stage')} to " if before else ""
+    return f"{grown}{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
 
 
 def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display) -> None:

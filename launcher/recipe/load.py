@@ -137,6 +137,8 @@ def _value_at(data: Any, key: str) -> Any:
     for part in key.split("."):
         if isinstance(data, dict) and part in data:
             data = data[part]
+        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
         else:
             return data
     return data

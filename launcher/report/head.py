@@ -139,6 +139,8 @@ def _samples_tile(record: RunRecord) -> Tile:
 
 def _tail_note(record: RunRecord) -> str:
     plan = record.plan
+    if len(plan.stages) > 1:
+        return f"{words.count(plan.stages[0].global_)} at first"
     if plan.length.tail_samples and plan.recipe.batch.tail == "keep":
         return f"{words.count(plan.length.tail_samples)} in the tail"
     return f"on {words.plural(plan.batch.world_size, 'rank')}"

@@ -20,7 +20,7 @@ from launcher.report.pictures import (
 )
 from launcher.report.read import RunRecord
 from launcher.report.style import STYLE
-from launcher.report.tables import evaluation_table, numbers_table, plan_table
+from launcher.report.tables import evaluation_table, numbers_table, plan_table, stages_table
 
 # The browser itself sees to it that the page stays one file: whatever slipped in could load nothing and run nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -87,6 +87,7 @@ def _batch(record: RunRecord) -> Markup:
         element("h2", text("The batch")),
         element("p", element("strong", text(result)), text(f" = {made_of}"), class_="equation"),
         element("p", text(" ".join(part for part in (dealing(plan), ending(plan)) if part)), class_="prose"),
+        stages_table(plan),
         element(
             "div",
             _window("A full window", full, wide=not tail) if is_met else NOTHING,

@@ -47,10 +47,13 @@ def small_figures(record: RunRecord) -> Iterator[Figure]:
 
 def batch_figure(record: RunRecord) -> Figure:
     """The effective global batch of every update, with the tails apart."""
-    planned = record.plan.batch.global_
+    full: list[Point] = []
+    tails: list[Point] = []
     points = record.column("batch/global_samples")
-    full = [point for point in points if point[1] is None or point[1] >= planned]
-    tails = [(update, samples) for update, samples in points if samples is not None and samples < planned]
+    for update, samples in points:
+        # A row counts updates from 1, and a plan from 0.
+        short = samples is not None and samples < record.plan.global_batch_at(update - 1)
+        (tails if short else full).append((update, samples))
     if len(points) <= _MOST_BARS:
         series = (Series("full window", full, "bars"), Series("tail", tails, "bars", "b"))
     else:

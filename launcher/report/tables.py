@@ -53,6 +53,24 @@ def plan_table(plan: Plan) -> Markup:
     return element("dl", *rows, class_="facts")
 
 
+def stages_table(plan: Plan) -> Markup:
+    """The stages of the batch schedule, updates counted from 1 as in the charts; nothing without a schedule."""
+    if len(plan.stages) == 1:
+        return NOTHING
+    head = ("From update", "Samples per update", "Micro-steps per rank", "Updates", "Learning-rate scale")
+    body = (
+        [
+            text(words.count(stage.first_update + 1)),
+            text(words.count(stage.global_)),
+            text(words.least_or_most(stage.micro_steps)),
+            text(words.count(stage.updates)),
+            text(words.number(stage.learning_rate_scale)),
+        ]
+        for stage in plan.stages
+    )
+    return _table(head, body)
+
+
 def _known(how_many: int | None, thing: str) -> str:
     return words.UNKNOWN if how_many is None else words.plural(how_many, thing)
 

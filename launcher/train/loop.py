@@ -110,10 +110,9 @@ def _waited_for(job: Job) -> Iterator[tuple[LoadedWindow, float]]:
 
 def evaluation_due(plan: Plan, window: Window) -> bool:
     """Whether to evaluate after a window: at the end of the run, and as often as the recipe says."""
-    every, length = plan.recipe.eval.every, plan.length
-    update = window.update + 1
-    if update == length.updates:
+    every, update = plan.recipe.eval.every, window.update + 1
+    if update == plan.length.updates:
         return True
     if isinstance(every, int):
         return update % every == 0
-    return every == "epoch" and length.updates_per_epoch is not None and update % length.updates_per_epoch == 0
+    return every == "epoch" and window.ends_epoch

@@ -93,6 +93,44 @@ def test_json_has_the_numbers_of_the_contract() -> None:
     assert [row["world_size"] for row in found["worlds"]] == [1, 2, 4, 8, 64]
 
 
+RAMP = (
+    "launch.nproc_per_node=2",
+    "launch.device=cpu",
+    "batch.schedule=[{global: 64, updates: 20}, {global: 100, samples: 3000}]",
+)
+
+STAGES = """\
+Batch schedule
+  from update    global batch    micro-steps    updates    rate scale
+            1              64              1         20          0.25
+           21             100              2         32        0.3906
+           53             256              4        102             1
+
+Length
+  samples            1,437  per epoch: data.samples
+  windows                6  per epoch = 5 of 256 and a tail of 157, kept
+  updates              154  train.epochs 20, with the batch schedule
+"""
+
+
+def test_plan_shows_the_stages_of_a_batch_schedule() -> None:
+    text = stripped(plan(DIGITS, *RAMP))
+    assert STAGES in text
+    assert "  global batch         256  batch.global, from update 53 on\n" in text
+    assert "Batch schedule" not in plan(DIGITS, *RAMP, "batch.schedule=null")
+
+
+def test_json_has_the_stages_of_a_batch_schedule() -> None:
+    found = json.loads(plan(DIGITS, *RAMP, "--json"))
+    assert found["stages"] == [
+        {"global": 64, "micro_steps": [1, 1], "first_update": 0, "updates": 20, "learning_rate_scale": 0.25},
+        {"global": 100, "micro_steps": [2, 2], "first_update": 20, "updates": 32, "learning_rate_scale": 0.390625},
+        {"global": 256, "micro_steps": [4, 4], "first_update": 52, "updates": 102, "learning_rate_scale": 1.0},
+    ]
+    (alone,) = json.loads(plan(DIGITS, *RAMP, "batch.schedule=[]", "--json"))["stages"]
+    assert (alone["global"], alone["first_update"], alone["updates"]) == (256, 0, 120)
+
+
 @pytest.mark.parametrize("columns", ["20", "40", "300"])
 def test_plan_on_any_width_of_terminal(columns: str) -> None:
     assert "□" in plan(DIGITS, "launch.nproc_per_node=2", "launch.device=cpu", "--world", "1", "2", columns=columns)

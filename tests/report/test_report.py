@@ -26,6 +26,7 @@ from launcher.report.axis import update_axis, value_axis
 from launcher.report.chart import Chart, Series, draw
 from launcher.report.evaluation import evaluations, headline
 from launcher.report.page import render_page
+from launcher.report.pictures import batch_figure
 from launcher.report.read import Point, Row, RunRecord, read_run
 from launcher.report.readout import draw_readout
 from launcher.report.thinning import chunk_means, thinned
@@ -281,6 +282,20 @@ def test_data_smaller_than_the_batch_is_all_tail() -> None:
     said = read(render_page(a_record(1, a_plan(global_batch=2048)))).said
     assert "The tail: 1,437 samples" in said
     assert "A full window" not in said
+
+
+def test_stages_of_a_batch_schedule_are_shown_and_are_no_tails() -> None:
+    schedule = [{"global": 64, "updates": 20}, {"global": 100, "samples": 3000}]
+    scaling = {"rule": "linear", "reference_batch": 256}
+    record = a_record(plan=a_plan(batch={"global": 256, "micro": 32, "schedule": schedule}, lr_scaling=scaling))
+    said = read(render_page(record)).said
+    assert "256 samples per update from update 53 on = 4 ranks × 2 micro-steps × 32 samples" in said
+    assert "1 64 0 or 1 20 0.25 21 100 1 32 0.3906 53 256 2 102 1" in said
+    assert "Samples per update 256 64 at first" in said
+    full, tails = batch_figure(record).chart.series
+    assert [update for update, _ in tails.points[:3]] == [22, 37, 52]
+    assert {samples for _, samples in full.points} == {64, 100, 256}
+    assert "Learning-rate scale" not in read(render_page(a_record())).said
 
 
 def test_reduction_of_a_loop_without_no_sync_is_shown_as_it_is() -> None:

@@ -170,7 +170,14 @@ def assert_whole(run: LoggedRun, mode: str) -> None:
     assert (run.group, run.tags) == ("sweep", ("a", "b"))
     config = {key: value for key, value in run.config.items() if key != "_wandb"}
     assert config == make(mode).recipe.model_dump(by_alias=True, mode="json") | {"batch": config["batch"]}
-    assert config["batch"] == {"global": 256, "micro": 32, "accumulation": 3, "world": 3, "tail": "keep"}
+    assert config["batch"] == {
+        "global": 256,
+        "micro": 32,
+        "accumulation": 3,
+        "world": 3,
+        "tail": "keep",
+        "schedule": [],
+    }
     assert_same(run.rows(), ROWS)
     assert run.x_axes["*"] == "train/global_step"
     assert run.summary["train/loss"] == {"min": 1.0, "last": 1.5}
