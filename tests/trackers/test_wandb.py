@@ -68,7 +68,13 @@ ROWS = [
 def make(mode: str) -> Plan:
     tracking = {"wandb": {"project": "numbers", "group": "sweep", "tags": ["a", "b"], "mode": mode}}
     batch = {"global": 256, "micro": 32}
-    recipe = {"name": "digits", "batch": batch, "train": {"updates": 4}, "tracking": tracking}
+    recipe = {
+        "name": "digits",
+        "batch": batch,
+        "multitask": {"losses": {"class": 1.0, "parity": 0.5}},  # W&B drops a mapping that is empty
+        "train": {"updates": 4},
+        "tracking": tracking,
+    }
     return make_plan(Recipe.model_validate(recipe), Topology(nodes=1, nproc_per_node=3, device="cpu"))
 
 
