@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.overhead.work import Size
+from benchmarks.overhead.work import Items, Size
 
 COLUMNS = (
     "model",
+    "items",
     "K",
     "by hand, ms",
     "launched, ms",
@@ -18,16 +19,24 @@ COLUMNS = (
     "largest",
     "CPU ratio",
     "µs more per micro-step",
+    "µs waited for counts",
     "parameters differ by",
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a loop took per update: seconds of the slower rank, and CPU seconds of all ranks."""
+    """What one run of a loop took per update.
+
+    Attributes:
+        wall: seconds of the slower rank.
+        cpu: CPU seconds of all ranks.
+        waited: of this rank's seconds, spent waiting for the count of a window.
+    """
 
     wall: float
     cpu: float
+    waited: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Case:
 
     Attributes:
         size: the model.
+        items: where the items of a window are known from.
         accumulation: micro-steps per update, K.
         updates: timed updates of each run.
         by_hand: runs of the loop by hand.
@@ -44,6 +54,7 @@ class Case:
     """
 
     size: Size
+    items: Items
     accumulation: int
     updates: int
     by_hand: tuple[Cost, ...]
@@ -64,6 +75,7 @@ class Case:
         ratios = [ours.wall / theirs.wall for theirs, ours in self.pairs]
         return (
             self.size,
+            self.items,
             str(self.accumulation),
             f"{1e3 * median(run.wall for run in self.by_hand):.2f}",
             f"{1e3 * median(run.wall for run in self.launched):.2f}",
@@ -72,6 +84,7 @@ class Case:
             f"{max(ratios):.2f}",
             f"{median(ours.cpu / theirs.cpu for theirs, ours in self.pairs):.2f}",
             f"{1e6 * median(ours.wall - theirs.wall for theirs, ours in self.pairs) / self.accumulation:.0f}",
+            f"{1e6 * median(run.waited for run in self.launched):.0f}",
             f"{self.difference:.0e}" if self.difference else "0",
         )
 

@@ -42,8 +42,10 @@ def results_page(cases: Sequence[Case], pairs: int, command: str) -> str:
         Both loops run in turn in the same two processes, {pairs} times each; timed updates per run: {updates}. A ratio
         belongs to two neighbouring runs and is launched / by hand: the median over the pairs, the smallest, the
         largest. Times are medians per update, the first five of a run left out; CPU time is that of both ranks with
-        all threads. The last column is the distance between the two loops' parameters after they saw the same windows,
-        relative to how far the parameters went.
+        all threads. Items are known from the plan (samples), or the launcher counts them in the data of each window
+        and adds the counts over the ranks (counted), as it must for tokens and as the loop by hand never does; what an
+        update waited for such a count is beside it. The last column is the distance between the two loops' parameters
+        after they saw the same windows, relative to how far the parameters went.
 
         """
     return dedent(head) + table(cases) + "\n"
