@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 
 from launcher.plan.planner import Plan
 from launcher.recipe.schema import Recipe
-from launcher.train.accumulation import Accumulation
+from launcher.train.accumulation import Accumulation, LoadedWindow
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.deferred import DeferredEngine
