@@ -22,7 +22,7 @@ from launcher.train.accumulation import LoadedWindow
 from launcher.train.engines.base import Reductions
 from launcher.train.evaluation import evaluate
 from launcher.train.job import Job
-from launcher.train.measurement import Measurement, peak_memory
+from launcher.train.measurement import Measurement
 from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
 from launcher.train.step_result import StepResult
@@ -86,7 +86,6 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
         micro_steps=len(loaded.micro_batches),
         skipped=stepper.skipped,
         reductions=reductions,
-        peak_bytes=peak_memory(engine.device),
     )
 
 
