@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from launcher.recipe.schema import MultitaskSection
+from launcher.train.items import items_by_name, listed
 from launcher.train.task import Loss, Task
 
 ONLY = "loss"  # the name of a loss that is alone
@@ -46,16 +47,7 @@ class TaskLosses:
             ValueError: items of a loss that there is not, or fewer than none.
         """
         found = self._task.items(batch) if self.count_items else None
-        if found is None:
-            return dict.fromkeys(self.names, samples)
-        if not isinstance(found, Mapping):
-            found = dict.fromkeys(self.names, int(found))
-        elif strangers := set(found) - set(self.names):
-            raise ValueError(f"Task.items counts {_listed(strangers)}, but the losses are {_listed(self.names)}")
-        items = {name: int(found.get(name, samples)) for name in self.names}
-        if min(items.values()) < 0:
-            raise ValueError(f"Task.items must not be negative: {items}")
-        return items
+        return items_by_name(found, self.names, lambda: samples, "Task.items")
 
     @property
     def have_own_graphs(self) -> bool:
@@ -109,7 +101,7 @@ class TaskLosses:
             self._cross_off(loss.name, missing, method)
             yield loss
         if missing:
-            raise ValueError(f"{method} gave no loss of the name {_listed(missing)}, which multitask.losses has")
+            raise ValueError(f"{method} gave no loss of the name {listed(missing)}, which multitask.losses has")
 
     def _cross_off(self, name: str, missing: list[str], method: str) -> None:
         if name in missing:
@@ -123,12 +115,8 @@ class TaskLosses:
             raise ValueError(f"{method} yields the loss {name!r} twice for one micro-batch: add the two")
         else:
             raise TypeError(
-                f"{method} yields a loss of the name {name!r}, but multitask.losses has {_listed(self.names)}"
+                f"{method} yields a loss of the name {name!r}, but multitask.losses has {listed(self.names)}"
             )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
 
 
 def _kind(value: object) -> str:

@@ -401,7 +401,7 @@ def buckets(engine: Engine) -> int:
     if isinstance(engine, DdpEngine):
         logging: Callable[[], dict[str, Any]] = engine._ddp._get_ddp_logging_data
         return len(str(logging()["rebuilt_bucket_sizes"]).split(","))
-    return len(engine._buckets) if isinstance(engine, DeferredEngine) else 0
+    return len(engine._reduction.buckets) if isinstance(engine, DeferredEngine) else 0
 
 
 def evaluated(world: int, samples: int) -> dict[str, float]:
