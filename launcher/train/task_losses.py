@@ -108,6 +108,7 @@ class TaskLosses:
                 loss = Loss(loss.value, loss.reduction, ONLY)
             self._cross_off(loss.name, missing, method)
             yield loss
+            del found, loss  # with them the graph of this loss, before the next one is computed
         if missing:
             raise ValueError(f"{method} gave no loss of the name {_listed(missing)}, which multitask.losses has")
 
