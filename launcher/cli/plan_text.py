@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.editions import EditionRow
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
@@ -20,12 +22,13 @@ MOST_BOXES = 32
 Line = tuple[str, str, str]  # what it is, its value, where the value comes from
 
 
-def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) -> None:
+def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[EditionRow], spec: LaunchSpec | None) -> None:
     """Print a plan to the terminal.
 
     Args:
         plan: the plan.
         worlds: the same recipe on other numbers of ranks.
+        editions: the editions that several losses can go backward in.
         spec: the launch, if there is one.
     """
     console = lasting_console()
@@ -45,6 +48,9 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) 
         if shown := list(lines):
             console.print(f"\n[bold]{title}[/bold]")
             console.print(_grid(shown))
+    if editions:
+        console.print(f"\n[bold]{plural(len(plan.recipe.multitask.losses), 'loss')}[/bold] (multitask.backward)")
+        console.print(editions_table(editions))
     if worlds:
         console.print("\n[bold]On other numbers of ranks[/bold]")
         console.print(_worlds(worlds))

@@ -15,6 +15,7 @@ def plan_warnings(
     rate: LearningRatePlan,
     tail_samples: int | None,
     batchnorm: Sequence[str],
+    unread_task: bool,
 ) -> Iterator[str]:
     """The warnings of a plan, the worst first.
 
@@ -24,8 +25,10 @@ def plan_warnings(
         rate: its learning rate.
         tail_samples: samples of the short last window of an epoch, if known.
         batchnorm: places where the task's code names BatchNorm layers.
+        unread_task: whether only running the task's code would tell how it writes its losses.
     """
     yield from _batchnorm(recipe, batch, tail_samples, batchnorm)
+    yield from _heads_unseen(recipe, unread_task)
     yield from _uneven(batch)
     yield from _script_with_another_window(recipe, batch)
     yield from _dropped_tail(recipe, tail_samples)
@@ -56,6 +59,15 @@ def _batchnorm(recipe: Recipe, batch: BatchPlan, tail_samples: int | None, uses:
         if 1 in (batch.micro, batch.smallest_micro_batch):
             what = "batch.micro is 1" if batch.micro == 1 else "the last micro-batch of a window has 1 sample"
         yield f"{what}: BatchNorm has no statistics of a single sample; choose batch.micro so that none has 1."
+
+
+def _heads_unseen(recipe: Recipe, unread_task: bool) -> Iterator[str]:
+    if unread_task and recipe.task and recipe.multitask.backward == "shared":
+        name = recipe.task.entry.rpartition(":")[2]
+        yield (
+            f"multitask.backward=shared needs {name}.trunk and {name}.heads; whether they are written shows only when "
+            "its code runs, and the run ends at its start if they are not."
+        )
 
 
 def _uneven(batch: BatchPlan) -> Iterator[str]:
