@@ -208,6 +208,11 @@ BROKEN: dict[str, Broken] = {
         "recipe.yaml:4: schedule.name: a script does this itself. Delete the key and set it in the script.",
         files={"train.py": "pass\n"},
     ),
+    "losses that a script must have itself": Broken(
+        f"{SCRIPT}multitask: {{backward: shared}}\n",
+        "recipe.yaml:4: multitask.backward: a script does this itself. Delete the key and set it in the script.",
+        files={"train.py": "pass\n"},
+    ),
     "task file that is not there": Broken(
         RECIPE.replace("task.py", "tsk.py"),
         "recipe.yaml:3: task.entry: there is no file /tsk.py. Did you mean /task.py?",

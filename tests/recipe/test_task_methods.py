@@ -27,7 +27,7 @@ LOSS, TRUNK, HEADS = "    def loss(self): ...\n", "    def trunk(self): ...\n", 
     ],
 )
 def test_methods_are_read(tmp_path: Path, code: str, written: set[str]) -> None:
-    assert written_methods(load(tmp_path, task_py=code).recipe) == written
+    assert written_methods(load(tmp_path, task_py=code).recipe) == frozenset(written)
 
 
 @pytest.mark.parametrize(
