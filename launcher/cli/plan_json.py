@@ -8,16 +8,20 @@ from dataclasses import asdict
 from typing import Any
 
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.editions import EditionRow
 from launcher.plan.planner import Plan
 from launcher.plan.worlds import WorldRow
 
 
-def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) -> dict[str, Any]:
+def plan_as_json(
+    plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[EditionRow], spec: LaunchSpec | None
+) -> dict[str, Any]:
     """The numbers of a plan that scripts ask for; numbers that depend on data of unknown length are null.
 
     Args:
         plan: the plan.
         worlds: the same recipe on other numbers of ranks.
+        editions: the editions that several losses can go backward in.
         spec: the launch, if there is one.
     """
     return {
@@ -38,6 +42,11 @@ def plan_as_json(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None
         "learning_rate": plan.learning_rate.peak,
         "warmup_updates": plan.learning_rate.warmup_updates,
         "reduction": plan.reduction.model_dump() if plan.reduction else None,
+        "multitask": {
+            "losses": dict(plan.recipe.multitask.losses),
+            "backward": plan.recipe.multitask.backward,
+            "editions": [asdict(row) for row in editions],
+        },
         "worlds": [asdict(row) for row in worlds],
         "warnings": list(plan.warnings),
         "command": shlex.join(spec.argv) if spec else None,

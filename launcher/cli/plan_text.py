@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.editions import EditionRow
 from launcher.plan.planner import Plan
 from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
@@ -21,12 +23,13 @@ MOST_BOXES = 32
 Line = tuple[str, str, str]  # what it is, its value, where the value comes from
 
 
-def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) -> None:
+def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[EditionRow], spec: LaunchSpec | None) -> None:
     """Print a plan to the terminal.
 
     Args:
         plan: the plan.
         worlds: the same recipe on other numbers of ranks.
+        editions: the editions that several losses can go backward in.
         spec: the launch, if there is one.
     """
     console = lasting_console()
@@ -42,6 +45,7 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) 
         ("Length", _grid(length_lines(plan))),
         ("Learning rate", _grid(rate_lines(plan))),
         ("Gradients", _grid(gradient_lines(plan))),
+        (f"{plural(len(plan.recipe.multitask.losses), 'loss')} (multitask.backward)", editions_table(editions)),
         ("On other numbers of ranks", _worlds(worlds)),
     ]
     for title, table in sections:

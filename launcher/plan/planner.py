@@ -87,13 +87,14 @@ class Plan(BaseModel):
         return self.model_dump_json(by_alias=True, indent=2)
 
 
-def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = ()) -> Plan:
+def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (), unread_task: bool = False) -> Plan:
     """Work a recipe out for the processes that it gets.
 
     Args:
         recipe: the checked recipe.
         topology: the processes.
         batchnorm: places where the task's code names BatchNorm layers, for the warnings.
+        unread_task: whether only running the task's code would tell how it writes its losses, for the warnings.
 
     Raises:
         RequestError: a batch that cannot be, or a run without a single update.
@@ -116,7 +117,7 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = ())
             for stage, following in pairwise(stages)
         ),
     )
-    warnings = plan_warnings(recipe, batch, stages, length, rate, batchnorm)
+    warnings = plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task)
     return Plan(
         recipe=recipe,
         topology=topology,

@@ -18,6 +18,7 @@ def plan_warnings(
     length: LengthPlan,
     rate: LearningRatePlan,
     batchnorm: Sequence[str],
+    unread_task: bool,
 ) -> Iterator[str]:
     """The warnings of a plan, the worst first.
 
@@ -28,8 +29,10 @@ def plan_warnings(
         length: how long the run is.
         rate: its learning rate.
         batchnorm: places where the task's code names BatchNorm layers.
+        unread_task: whether only running the task's code would tell how it writes its losses.
     """
     yield from _batchnorm(recipe, batch, stages, length.tail_samples, batchnorm)
+    yield from _heads_unseen(recipe, unread_task)
     yield from _uneven(batch)
     yield from _uneven_stages(batch, stages[:-1])
     yield from _script_with_another_window(recipe, batch)
@@ -63,6 +66,15 @@ def _batchnorm(
         if 1 in of_windows:
             what = "batch.micro is 1" if batch.micro == 1 else "the last micro-batch of a window has 1 sample"
         yield f"{what}: BatchNorm has no statistics of a single sample; choose batch.micro so that none has 1."
+
+
+def _heads_unseen(recipe: Recipe, unread_task: bool) -> Iterator[str]:
+    if unread_task and recipe.task and recipe.multitask.backward == "shared":
+        name = recipe.task.entry.rpartition(":")[2]
+        yield (
+            f"multitask.backward=shared needs {name}.trunk and {name}.heads; whether they are written shows only when "
+            "its code runs, and the run ends at its start if they are not."
+        )
 
 
 def _uneven(batch: BatchPlan) -> Iterator[str]:

@@ -118,7 +118,7 @@ def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
     """Settings of our own loop, which a script would have to read for them to mean anything."""
     if recipe.script is None or recipe.task is not None:
         return
-    for name in ("schedule", "eval", "parallel"):
+    for name in ("multitask", "schedule", "eval", "guard", "parallel"):
         yield from _changed_from_default(name, getattr(recipe, name), ())
     yield from _changed_from_default("train", recipe.train, ("epochs", "updates", "samples", "seed", "precision"))
 
@@ -143,6 +143,6 @@ _RULES = (
     (_scaling_has_a_reference, ("lr_scaling",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
-    (_script_does_it_itself, ("task", "script", "schedule", "eval", "parallel", "train")),
+    (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

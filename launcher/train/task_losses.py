@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from launcher.errors import RequestError
 from launcher.recipe.schema import MultitaskSection
+from launcher.recipe.task_methods import LOSS_METHODS, shared_needs_heads
 from launcher.train.items import items_by_name, listed
 from launcher.train.task import Loss, Task
 
@@ -25,15 +27,21 @@ class TaskLosses:
     Args:
         task: the user's task.
         section: the recipe's `multitask` section.
+
+    Raises:
+        RequestError: the recipe asks for an edition that the task is not written for.
     """
 
     def __init__(self, task: Task, section: MultitaskSection) -> None:
+        written = [method for method in LOSS_METHODS if getattr(type(task), method) is not getattr(Task, method)]
+        if mistakes := list(shared_needs_heads(section, type(task).__name__, written)):
+            raise RequestError(mistakes)
         self._task = task
         self._several = bool(section.losses)
         self.names = tuple(loss_weights(section))
         # With both written, `loss` is there for a forward pass of each loss's own.
-        self._has_heads = type(task).heads is not Task.heads
-        self._has_loss = type(task).loss is not Task.loss
+        self._has_heads = "heads" in written
+        self._has_loss = "loss" in written
         self.count_items = type(task).items is not Task.items
 
     def items(self, batch: Any, samples: int) -> dict[str, int]:
@@ -100,6 +108,7 @@ class TaskLosses:
                 loss = Loss(loss.value, loss.reduction, ONLY)
             self._cross_off(loss.name, missing, method)
             yield loss
+            del found, loss  # with them the graph of this loss, before the next one is computed
         if missing:
             raise ValueError(f"{method} gave no loss of the name {listed(missing)}, which multitask.losses has")
 

@@ -71,6 +71,29 @@ def test_plan_is_a_derivation_to_check_by_hand() -> None:
     assert "launcher.worker.agent torchrun --standalone --nproc-per-node=3" in command
 
 
+EDITIONS = """\
+3 losses (multitask.backward)
+  edition     forward       graphs at once   trunk backwards  reduction
+  joint       one trunk     trunk + 3 heads                1  overlapped
+  sequential  each its own  1                              3  afterwards
+▸ shared      one trunk     trunk + 1 head                 1  afterwards
+"""
+
+
+def test_plan_says_which_edition_costs_what() -> None:
+    multitask = ("recipes/multitask/recipe.yaml", "launch.nproc_per_node=2", "launch.device=cpu")
+    assert EDITIONS in stripped(plan(*multitask))
+    found = json.loads(plan(*multitask, "--json"))["multitask"]
+    assert found["losses"] == {"class": 1.0, "parity": 0.3, "reconstruction": 0.5}
+    assert found["backward"] == "shared"
+    assert {row["backward"]: row["trunk_backwards"] for row in found["editions"]} == {
+        "joint": 1,
+        "sequential": 3,
+        "shared": 1,
+    }
+    assert json.loads(plan(DIGITS, "--json"))["multitask"]["editions"] == []
+
+
 def test_plan_of_data_that_is_not_known_says_so() -> None:
     text = plan(DIGITS, "data.samples=null", "model.parameters=null", "launch.nproc_per_node=2", columns="120")
     assert "known when the data is opened, or give data.samples" in text

@@ -43,6 +43,15 @@ def test_ranks_that_see_different_data_are_refused(tmp_path: Path) -> None:
     assert rows == []
 
 
+@pytest.mark.parametrize("entry", ["tiny.py:Tiny", "tests.tasks.tiny:Tiny"])
+def test_heads_that_are_not_written_are_missed_before_the_first_update(tmp_path: Path, entry: str) -> None:
+    """A file is read before anything starts; a package only by the workers, which say the same."""
+    code, stderr, rows = run(tmp_path, "Tiny", f"task.entry={entry}", "multitask.backward=shared")
+    assert code == 2, stderr
+    assert "multitask.backward: shared needs a trunk and heads on it, and Tiny does not write trunk and heads" in stderr
+    assert rows == []
+
+
 def test_what_a_task_draws_is_the_same_in_every_rank(tmp_path: Path) -> None:
     losses = []
     for ranks in (1, 2):
