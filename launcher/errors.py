@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     DONE = 0
     REQUEST = 2
     WORKER = 3
+    NOT_EQUIVALENT = 3
     NO_CHECKPOINT = 65
     RUN_HELD = 73
     REQUEUE = 75

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import plan, report, run, schema
+from launcher.cli import plan, prove, report, run, schema
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
+app.command("prove")(prove.prove)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 

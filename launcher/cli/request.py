@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.errors import RequestError
+from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, choose_topology, this_machine
 from launcher.recipe.load import LoadedRecipe, load_recipe
@@ -29,6 +29,11 @@ class Request:
     machine: Machine
     plan: Plan
     written: frozenset[str] | None
+
+    def several_machines(self) -> RequestError:
+        """The refusal of a plan for more machines than this one."""
+        mistake = Mistake("launch.nodes", "this version starts the ranks of one machine", "Set launch.nodes=1")
+        return RequestError([mistake]).located(self.loaded.marks)
 
 
 def read_request(path: Path, overrides: Sequence[str]) -> Request:

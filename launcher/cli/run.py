@@ -23,13 +23,11 @@ def run(
     """Run a recipe on this machine."""
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
-    from launcher.errors import Mistake, RequestError
 
     request = read_request(recipe, overrides or [])
     spec = preview(request, runs, run_id)
     if spec is None:
-        mistake = Mistake("launch.nodes", "this version starts the ranks of one machine", "Set launch.nodes=1")
-        raise RequestError([mistake]).located(request.loaded.marks)
+        raise request.several_machines()
     if dry_run:
         typer.echo(spec.as_shell())
         return

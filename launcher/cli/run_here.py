@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -11,18 +10,17 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.cli.display import Display, bar_display, line_display
-from launcher.cli.output import LastingOutput, lasting_console
+from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
+from launcher.cli.watched import say_cause, watched
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
-from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
-from launcher.runners.supervise import listening, supervise
 from launcher.words import duration, least_or_most, plural
 
 
@@ -47,10 +45,7 @@ def run_here(request: Request, runs: Path, run_id: str | None) -> int:
         _announce(console, plan, run)
         spec = build_launch(plan, run, request.machine, os.environ)
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        with listening() as signals:
-            handle = LocalRunner().start(spec, run)  # before the display, whose thread a fork would not copy
-            with display:
-                outcome = supervise(handle, run, display, signals)
+        outcome = watched(spec, run, display)
         _conclude(console, plan, run, outcome, display)
     return outcome.exit_code
 
@@ -78,9 +73,8 @@ def effective_batch(plan: Plan) -> str:
 
 def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display) -> None:
     status = outcome.status
-    if outcome.cause:
-        console.file.flush()
-        print(f"launcher: {outcome.cause}", file=LastingOutput(sys.stderr))
+    console.file.flush()
+    say_cause(outcome)
     took = f"{status.update:,} updates, {status.samples_seen:,} samples in {duration(display.seconds)}"
     console.print(f"{status.state}: {took}" if status.update else status.state)
     if status.exit_code == ExitCode.DONE and status.update:

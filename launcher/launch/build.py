@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from launcher.launch.accelerate import accelerate_arguments, accelerate_config
 from launcher.launch.environ import launch_environment
@@ -23,6 +23,7 @@ def build_launch(
     machine: Machine,
     inherited: Mapping[str, str],
     python: str = sys.executable,
+    worker_arguments: Sequence[str] = (),
 ) -> LaunchSpec:
     """The launch of a plan on one machine. Pure: it writes and starts nothing.
 
@@ -32,6 +33,7 @@ def build_launch(
         machine: the machine that it will run on.
         inherited: the environment that the launch will be added to.
         python: the interpreter to start.
+        worker_arguments: what every worker is told besides.
     """
     files = {run.recipe: recipe_to_yaml(plan.recipe), run.plan: plan.to_json() + "\n"}
     if plan.recipe.launch.method == "accelerate":
@@ -40,7 +42,7 @@ def build_launch(
     else:
         arguments = torchrun_arguments(plan.topology, run)
     return LaunchSpec(
-        argv=(python, "-m", AGENT_MODULE, *arguments),
+        argv=(python, "-m", AGENT_MODULE, *arguments, *worker_arguments),
         env=launch_environment(plan, run, machine, inherited),
         files=files,
     )

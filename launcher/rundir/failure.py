@@ -28,7 +28,7 @@ class FailureRecord:
         time_ns: when, in nanoseconds since 1970.
         exception: name of the exception's type.
         message: its text.
-        update: the update that was being made, from 1; 0 before the first; None for a script, which has none.
+        update: the update that was being made, from 1; 0 before the first; None for a script or a proof.
         request: whether it says that the recipe is wrong, and not that the worker failed.
     """
 

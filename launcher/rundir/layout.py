@@ -50,6 +50,11 @@ class RunDirectory:
         return self.path / "report.html"
 
     @property
+    def proof(self) -> Path:
+        """What `launcher prove` found."""
+        return self.path / "proof.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the launch that writes here."""
         return self.path / ".lock"

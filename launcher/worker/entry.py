@@ -13,6 +13,7 @@ from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan
 from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.proof import PROVE
 from launcher.worker.dist_env import DistEnv
 from launcher.worker.process import log_to
 
@@ -32,8 +33,8 @@ class Worker:
         self._env = env
         self._update: int | None = None
 
-    def work(self) -> int:
-        """Train, or run the user's script; the exit code.
+    def work(self, proving: bool) -> int:
+        """Train, prove, or run the user's script; the exit code.
 
         A failure is recorded before anything is torn down: what the other ranks then raise comes later.
         """
@@ -44,6 +45,10 @@ class Worker:
                 from launcher.worker.components import run_script
 
                 run_script(plan.recipe.script)
+            elif proving:
+                from launcher.worker.proving import run_proof
+
+                run_proof(plan, self._run, self._env)
             else:
                 self._update = 0
                 from launcher.worker.training import run_training  # imports torch: after the log is open
@@ -89,7 +94,7 @@ def main() -> None:
     end_with_parent(AGENT)
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
     log_to(run.rank_log(env.rank))
-    code = Worker(run, env).work()
+    code = Worker(run, env).work(proving=PROVE in sys.argv[1:])
     if not code:
         atexit._run_exitfuncs()
     sys.stdout.flush()

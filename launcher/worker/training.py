@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 
-from launcher.plan.planner import Plan, with_facts
-from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.plan.planner import Plan
+from launcher.rundir.layout import RunDirectory
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
-from launcher.train.engines.process_group import gather, process_group
-from launcher.train.job import Materials, build_job, build_materials
+from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult
-from launcher.worker.components import load_task
 from launcher.worker.dist_env import DistEnv
+from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
 
 
@@ -33,19 +31,12 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
     """
-    section = plan.recipe.task
-    if section is None:
-        raise ValueError("the recipe has no task")
-    device = _device(plan, env)
-    materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
-    group = process_group(device, plan.recipe.parallel.timeout) if env.world_size > 1 else nullcontext()
-    with group:
-        plan = _with_facts_of_all_ranks(plan, materials, env)
+    with prepared(plan, run, env) as ready:
+        plan = ready.plan
         if env.rank == 0:
-            write_atomically(run.plan, plan.to_json() + "\n")
-            _say_what_was_found(plan, materials)
+            _say_what_was_found(plan, ready.materials)
         stop = StopFlag()
-        job = build_job(plan, materials, env.rank, device, stop.is_set)
+        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set)
         trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 
         def log(result: StepResult) -> None:
@@ -58,27 +49,6 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
             finished = train(job, log, started)
         finally:
             trackers.finish(finished)
-
-
-def _with_facts_of_all_ranks(plan: Plan, materials: Materials, env: DistEnv) -> Plan:
-    """The plan with the length of the data and the size of the model, once all ranks agree about them."""
-    facts = (len(materials.train_data), materials.parameters)
-    all_facts = gather(facts) if env.world_size > 1 else [facts]
-    for what, found in zip(("samples", "trainable parameters"), zip(*all_facts, strict=True), strict=True):
-        if len(set(found)) > 1:
-            raise ValueError(
-                f"the ranks do not see the same task: they have {', '.join(map(str, found))} {what}. Let the task give "
-                "every rank all of the data; the plan deals it out"
-            )
-    return with_facts(plan, samples=facts[0], parameters=facts[1])
-
-
-def _device(plan: Plan, env: DistEnv) -> torch.device:
-    if plan.topology.device == "cpu":
-        return torch.device("cpu")
-    device = torch.device("cuda", env.local_rank)
-    torch.cuda.set_device(device)
-    return device
 
 
 def _trackers(plan: Plan, run: RunDirectory) -> Composite:

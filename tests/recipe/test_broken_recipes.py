@@ -217,6 +217,7 @@ BROKEN: dict[str, Broken] = {
     "schedule of the batch that a script must have itself": Broken(
         SCRIPT.replace("micro: 2", "micro: 2, schedule: [{global: 4, updates: 1}]"),
         "recipe.yaml:3: batch.schedule: a script does this itself. Delete the key and set it in the script.",
+        files={"train.py": "pass\n"},
     ),
     "losses that a script must have itself": Broken(
         f"{SCRIPT}multitask: {{backward: shared}}\n",

@@ -1,0 +1,111 @@
+"""The proof of a recipe: one window accumulated over its ranks, and the same samples as one batch.
+
+compare what the ranks built
+accumulate the window over the ranks, take it as one batch on rank 0, compare the gradients
+if they differ by more than rounding of float32 explains, do both again in float64
+if they differ still, find out why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from launcher.plan.planner import Plan
+from launcher.rundir.proof import Cause, Proof
+from launcher.train.job import Materials
+from launcher.train.proof.bench import Bench, Measured
+from launcher.train.proof.comparison import TOLERANCES, finite
+from launcher.train.proof.diagnosis import Diagnosis, diagnose
+from launcher.train.proof.ranks import Ranks, unlike_parts
+
+# In float64 a model may compute parts of itself in float32 all the same. A difference that is rounding falls with the
+# precision; one that has a cause stays.
+_MOST_ROUNDING = 1e-2
+_FALL = 1e-2
+
+
+def prove(plan: Plan, materials: Materials, device: torch.device, rank: int, say: Callable[[str], None]) -> Proof:
+    """Prove, on every rank, that accumulation gives the gradient of one batch, or find out why it does not.
+
+    Args:
+        plan: the plan, with the facts of the materials.
+        materials: the user's objects.
+        device: the device of this rank.
+        rank: this rank; with more than one, the process group must be up.
+        say: tells what is being done.
+
+    Returns:
+        The same proof on every rank.
+    """
+    ranks = Ranks(rank, plan.topology.world_size)
+    unlike = unlike_parts(materials.model, ranks)
+    bench = Bench(plan, materials, device, ranks, say)
+    first = final = bench.measure()
+    notes = list(_notes(plan, first))
+    equivalent = first.comparison.judged <= bench.tolerance
+    if not equivalent and not first.comparison.not_finite:
+        refusal = bench.use_double()
+        if refusal:
+            notes.append(f"the model does not run in float64, which would tell rounding apart: {refusal}")
+        else:
+            final = bench.measure()
+            equivalent = _is_rounding(first, final)
+            notes += [_ROUNDED] if equivalent else []
+    diagnosis = Diagnosis((), ()) if equivalent else diagnose(bench, final)
+    of_ranks = (_unlike(unlike, first),) if unlike else ()
+    return Proof(
+        recipe=plan.recipe.name,
+        equivalent=equivalent and not unlike,
+        error=finite(final.comparison.error),
+        tolerance=bench.tolerance,
+        precision=bench.precision,
+        float32_error=finite(first.comparison.error) if final is not first else None,
+        worst_parameters=final.comparison.worst,
+        losses=final.losses,
+        all_reduces=first.all_reduces,
+        shape=final.shape,
+        causes=(*of_ranks, *diagnosis.causes),
+        ruled_out=diagnosis.ruled_out,
+        notes=tuple(notes),
+    )
+
+
+_ROUNDED = "float32 rounds to more than its tolerance here: in float64 the difference is gone"
+
+
+def _is_rounding(first: Measured, final: Measured) -> bool:
+    """Whether a difference in float32 is gone in float64."""
+    before, now = first.comparison.judged, final.comparison.judged
+    falls = before < _MOST_ROUNDING and now <= min(TOLERANCES["float32"], _FALL * before)
+    return now <= TOLERANCES["float64"] or falls
+
+
+def _notes(plan: Plan, measured: Measured) -> Iterator[str]:
+    shape = measured.shape
+    if sum(shape.micro_steps) == 1:
+        yield "the window is one micro-batch on one rank: there was nothing to accumulate"
+    if shape.slices > 1:
+        yield (
+            f"{shape.samples:,} samples at once do not fit into memory: the reference is {shape.slices} slices of "
+            f"{shape.slice_samples:,} at most, summed in float64"
+        )
+    if plan.recipe.train.precision != "fp32":
+        yield (
+            f"proved without the recipe's {plan.recipe.train.precision}, whose rounding is larger than any difference "
+            "that accumulation makes"
+        )
+
+
+def _unlike(unlike: Mapping[str, str], first: Measured) -> Cause:
+    name, who = next(iter(unlike.items()))
+    more = f", and so are {len(unlike) - 1} more" if len(unlike) > 1 else ""
+    return Cause(
+        kind="ranks",
+        finding="parameters differ between ranks before training",
+        places=tuple(unlike)[:5],
+        evidence=f"{name} is not the same on all ranks: {who}{more}. Training gives all of them those of rank 0",
+        error_without=finite(first.comparison.error),
+        cure="Let Task.model() build the same on every rank: from the seed, and not from RANK, the time or own files",
+    )

@@ -1,0 +1,77 @@
+"""What a worker does before it trains or proves: the user's objects, the process group, what the plan lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from launcher.plan.planner import Plan, with_facts
+from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.train.engines.process_group import gather, process_group
+from launcher.train.job import Materials, build_materials
+from launcher.worker.components import load_task
+from launcher.worker.dist_env import DistEnv
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a rank works with.
+
+    Attributes:
+        plan: the plan, with the length of the data and the size of the model.
+        materials: the user's objects.
+        device: the device of this rank.
+    """
+
+    plan: Plan
+    materials: Materials
+    device: torch.device
+
+
+@contextmanager
+def prepared(plan: Plan, run: RunDirectory, env: DistEnv) -> Iterator[Prepared]:
+    """The task of a plan, and the process group for as long as the context lasts; rank 0 renews `plan.json`.
+
+    Args:
+        plan: the plan of the run.
+        run: its directory.
+        env: this worker's place.
+
+    Raises:
+        RequestError: the recipe says of the data or the model what is not so.
+    """
+    section = plan.recipe.task
+    if section is None:
+        raise ValueError("the recipe has no task")
+    device = _device(plan, env)
+    materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
+    group = process_group(device, plan.recipe.parallel.timeout) if env.world_size > 1 else nullcontext()
+    with group:
+        plan = _with_facts_of_all_ranks(plan, materials, env)
+        if env.rank == 0:
+            write_atomically(run.plan, plan.to_json() + "\n")
+        yield Prepared(plan, materials, device)
+
+
+def _with_facts_of_all_ranks(plan: Plan, materials: Materials, env: DistEnv) -> Plan:
+    """The plan with the length of the data and the size of the model, once all ranks agree about them."""
+    facts = (len(materials.train_data), materials.parameters)
+    all_facts = gather(facts) if env.world_size > 1 else [facts]
+    for what, found in zip(("samples", "trainable parameters"), zip(*all_facts, strict=True), strict=True):
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the ranks do not see the same task: they have {', '.join(map(str, found))} {what}. Let the task give "
+                "every rank all of the data; the plan deals it out"
+            )
+    return with_facts(plan, samples=facts[0], parameters=facts[1])
+
+
+def _device(plan: Plan, env: DistEnv) -> torch.device:
+    if plan.topology.device == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", env.local_rank)
+    torch.cuda.set_device(device)
+    return device
