@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.train.accumulation import LoadedWindow
-from launcher.train.engines.base import Reductions
+from launcher.train.engines.base import Engine, Reductions
 from launcher.train.evaluation import evaluate
 from launcher.train.job import Job
 from launcher.train.measurement import Measurement
@@ -27,6 +28,7 @@ from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
 from launcher.train.step_result import StepResult
 from launcher.train.step_results import StepResults
+from launcher.train.stepping import Stepper
 
 
 def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], None]) -> bool:
@@ -75,7 +77,7 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
         engine.watch_parts(parts > 1)
         losses = job.accumulation.accumulate(loaded)
         reductions = engine.reduce()
-        noise = weighted_squares(loaded, engine) / stepper.loss_scale**2
+        noise = _noise(loaded, engine, stepper) if parts > 1 else losses.new_zeros(())
         square = stepper.step(window.update)
     return Measurement(
         window=window,
@@ -87,6 +89,11 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
         skipped=stepper.skipped,
         reductions=reductions,
     )
+
+
+def _noise(loaded: LoadedWindow, engine: Engine, stepper: Stepper) -> Tensor:
+    """What this rank adds to the measurement of the noise scale, of gradients that are not unscaled yet."""
+    return weighted_squares(loaded, engine) / stepper.loss_scale**2
 
 
 def _parts_to_measure(job: Job, window: Window) -> int:
