@@ -12,10 +12,11 @@ from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.editions import EditionRow
+from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
-from launcher.words import plural, size
+from launcher.words import number, plural, size
 
 MOST_ROWS = 8
 MOST_BOXES = 32
@@ -43,6 +44,7 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[Editio
         ("Length", length_lines(plan)),
         ("Learning rate", rate_lines(plan)),
         ("Gradients", gradient_lines(plan)),
+        ("Noise of the gradient", noise_lines(plan)),
     ]
     for title, lines in sections:
         if shown := list(lines):
@@ -155,6 +157,15 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), f"per update = {reduction.parameters:,} parameters × 4 B"
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+
+
+def noise_lines(plan: Plan) -> Iterator[Line]:
+    """The batch beside the noise scale that an earlier run measured; none without one."""
+    measured = plan.recipe.noise_scale.measured
+    if measured is not None:
+        noise = BatchNoise(plan.batch.global_, measured)
+        yield "noise scale", number(measured), "samples: noise_scale.measured"
+        yield "global batch", f"{noise.global_batch:,}", f"{noise.place}: {noise.meaning}"
 
 
 def _steps(steps: Sequence[int]) -> str:
