@@ -178,6 +178,7 @@ def test_several_losses_are_lines_of_one_chart() -> None:
     chart = svg_of(page, "Each loss over the updates of the run")
     assert [path.get("class") for path in chart.iter("path")] == ["line a", "line b"]
     assert "Losses class × 1, parity × 0.5 Backward shared" in read(page).said
+    assert "once per update, after the last backward of its last micro-step" in read(page).said
     many = tuple({**row, **{f"train/loss/{name}": 1.0 for name in "abcdefg"}} for row in rows)
     assert render_page(a_record(plan=plan, rows=many)).count("<title>Each loss over the updates of the run") == 2
 
