@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.markdown import markdown_table
 from benchmarks.overhead.work import Items, Size
 
 COLUMNS = (
@@ -91,10 +92,4 @@ class Case:
 
 def table(cases: Sequence[Case]) -> str:
     """The cases as a Markdown table, its columns aligned for a terminal too."""
-    rows = [COLUMNS, *(case.cells() for case in cases)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return markdown_table(COLUMNS, [case.cells() for case in cases])

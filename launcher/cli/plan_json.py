@@ -9,6 +9,7 @@ from typing import Any
 
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.editions import EditionRow
+from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.plan.worlds import WorldRow
 
@@ -47,7 +48,13 @@ def plan_as_json(
             "backward": plan.recipe.multitask.backward,
             "editions": [asdict(row) for row in editions],
         },
+        "noise_scale": _noise_scale(plan),
         "worlds": [asdict(row) for row in worlds],
         "warnings": list(plan.warnings),
         "command": shlex.join(spec.argv) if spec else None,
     }
+
+
+def _noise_scale(plan: Plan) -> dict[str, Any] | None:
+    measured = plan.recipe.noise_scale.measured
+    return None if measured is None else {"measured": measured, "batch": BatchNoise(plan.batch.global_, measured).side}

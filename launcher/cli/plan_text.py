@@ -12,11 +12,12 @@ from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.editions import EditionRow
+from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
-from launcher.words import least_or_most, plural, size
+from launcher.words import least_or_most, number, plural, size
 
 MOST_ROWS = 8
 MOST_BOXES = 32
@@ -45,6 +46,7 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[Editio
         ("Length", _grid(length_lines(plan))),
         ("Learning rate", _grid(rate_lines(plan))),
         ("Gradients", _grid(gradient_lines(plan))),
+        ("Noise of the gradient", _grid(noise_lines(plan))),
         (f"{plural(len(plan.recipe.multitask.losses), 'loss')} (multitask.backward)", editions_table(editions)),
         ("On other numbers of ranks", _worlds(worlds)),
     ]
@@ -162,6 +164,15 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), f"per update = {reduction.parameters:,} parameters × 4 B"
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+
+
+def noise_lines(plan: Plan) -> Iterator[Line]:
+    """The batch beside the noise scale that an earlier run measured; none without one."""
+    measured = plan.recipe.noise_scale.measured
+    if measured is not None:
+        noise = BatchNoise(plan.batch.global_, measured)
+        yield "noise scale", number(measured), "samples: noise_scale.measured"
+        yield "global batch", f"{noise.global_batch:,}", f"{noise.place}: {noise.meaning}"
 
 
 def _grid(lines: Iterable[Line]) -> Table:

@@ -15,6 +15,7 @@ from launcher.cli.request import Request
 from launcher.cli.watched import say_cause, watched
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
+from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
 from launcher.rundir.layout import RunDirectory
@@ -81,6 +82,9 @@ def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome,
         console.print(f"effective global batch: {effective_batch(plan)}")
         for metric, value in display.last_evaluation.items():
             console.print(f"{metric}: {value:.4f}")
+        if display.noise_scale is not None:
+            noise = BatchNoise(plan.batch.global_, display.noise_scale)
+            console.print(f"gradient noise scale: {noise.sentence} (for the next plan: {noise.setting})")
     console.print(f"run: {shown_path(run.path)}")
     try:
         console.print(f"report: {shown_path(write_report(run))}")

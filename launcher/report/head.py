@@ -108,6 +108,12 @@ def _warnings(record: RunRecord) -> Markup:
     if lost:
         updates = words.plural(len(lost), "update")
         said.append(f"The loss is not a finite number in {updates}, first in update {words.count(lost[0])}.")
+    skipped = record.values("train/skipped_updates")
+    if skipped and skipped[-1]:
+        said.append(
+            f"{words.plural(skipped[-1], 'update')} made no optimizer step: the window had no items, or the gradient "
+            "overflowed in fp16. The learning rate waited."
+        )
     if not said:
         return NOTHING
     return _note("Warnings", element("ul", *(element("li", text(words.sentence(one))) for one in said)), kind="warn")

@@ -14,6 +14,8 @@ from launcher.report.pictures import (
     grad_norm_figure,
     learning_rate_figure,
     loss_figure,
+    losses_figures,
+    noise_figures,
     reduction_figure,
     small_figures,
     throughput_figure,
@@ -58,9 +60,9 @@ def _meta(record: RunRecord) -> Markup:
 def _sections(record: RunRecord) -> tuple[Markup, ...]:
     return (
         render_head(record),
-        _figures("Learning", loss_figure(record), *small_figures(record)),
+        _figures("Learning", loss_figure(record), *losses_figures(record), *small_figures(record)),
         _batch(record),
-        _figures("Optimization", learning_rate_figure(record), grad_norm_figure(record)),
+        _figures("Optimization", learning_rate_figure(record), grad_norm_figure(record), *noise_figures(record)),
         _figures("Speed", throughput_figure(record), reduction_figure(record)),
         evaluation_table(record),
         element("section", element("h2", text("Plan")), plan_table(record.plan)),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from launcher import words
 from launcher.plan.planner import Plan
+from launcher.recipe.schema import MultitaskSection
 from launcher.report.evaluation import Extreme, evaluations
 from launcher.report.markup import NOTHING, Markup, element, text
 from launcher.report.read import STEP, Row, RunRecord
@@ -47,6 +48,7 @@ def plan_table(plan: Plan) -> Markup:
         "Seed": str(recipe.train.seed),
         "Training data": _known(length.data_samples, "sample"),
         "Updates per epoch": words.count(length.updates_per_epoch),
+        **_losses(recipe.multitask),
         "Parameters": words.count(plan.reduction.parameters) if plan.reduction else words.UNKNOWN,
     }
     rows = (element("div", element("dt", text(name)), element("dd", text(said))) for name, said in facts.items())
@@ -69,6 +71,12 @@ def stages_table(plan: Plan) -> Markup:
         for stage in plan.stages
     )
     return _table(head, body)
+
+
+def _losses(multitask: MultitaskSection) -> dict[str, str]:
+    """Several losses with their weights, and how they go backward."""
+    weights = ", ".join(f"{name} × {words.number(weight)}" for name, weight in multitask.losses.items())
+    return {"Losses": weights, "Backward": multitask.backward} if weights else {}
 
 
 def _known(how_many: int | None, thing: str) -> str:

@@ -94,6 +94,18 @@ def test_plan_says_which_edition_costs_what() -> None:
     assert json.loads(plan(DIGITS, "--json"))["multitask"]["editions"] == []
 
 
+def test_plan_holds_the_batch_against_a_measured_noise_scale() -> None:
+    text = stripped(plan(DIGITS, "noise_scale.measured=1849", columns="120"))
+    assert (
+        "Noise of the gradient\n"
+        "  noise scale        1,849  samples: noise_scale.measured\n"
+        "  global batch         256  below it: a larger batch still saves updates nearly in proportion\n"
+    ) in text
+    found = json.loads(plan(DIGITS, "--json", "noise_scale.measured=100"))
+    assert found["noise_scale"] == {"measured": 100, "batch": "above"}
+    assert json.loads(plan(DIGITS, "--json"))["noise_scale"] is None
+
+
 def test_plan_of_data_that_is_not_known_says_so() -> None:
     text = plan(DIGITS, "data.samples=null", "model.parameters=null", "launch.nproc_per_node=2", columns="120")
     assert "known when the data is opened, or give data.samples" in text

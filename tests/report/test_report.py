@@ -166,6 +166,49 @@ def test_every_chart_says_what_it_shows() -> None:
     assert rate == ("train/learning_rate: 0.00025 at update 1, 6.346e-7 at update 120, between 6.346e-7 and 0.003.")
 
 
+def svg_of(page: str, title: str) -> ElementTree.Element:
+    """The chart of this title."""
+    tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
+    return next(svg for svg in tree.iter("svg") if svg.get("role") == "img" and svg[0].text == title)
+
+
+def test_several_losses_are_lines_of_one_chart() -> None:
+    plan = a_plan(multitask={"losses": {"class": 1.0, "parity": 0.5}, "backward": "shared"})
+    rows = tuple({**row, "train/loss/class": 2.0, "train/loss/parity": 1.0} for row in rows_of(plan))
+    page = render_page(a_record(plan=plan, rows=rows))
+    chart = svg_of(page, "Each loss over the updates of the run")
+    assert [path.get("class") for path in chart.iter("path")] == ["line a", "line b"]
+    assert "Losses class × 1, parity × 0.5 Backward shared" in read(page).said
+    assert "once per update, after the last backward of its last micro-step" in read(page).said
+    many = tuple({**row, **{f"train/loss/{name}": 1.0 for name in "abcdefg"}} for row in rows)
+    assert render_page(a_record(plan=plan, rows=many)).count("<title>Each loss over the updates of the run") == 2
+
+
+def test_noise_scale_is_held_against_the_batch() -> None:
+    rows = tuple(
+        {**row, "train/gradient_noise_scale": 1000.0 + place} if place % 10 == 9 else row
+        for place, row in enumerate(rows_of(a_plan()))
+    )
+    page = render_page(a_record(rows=rows))
+    assert (
+        "At the end about 1,100 samples; the global batch of 256 is below it: a larger batch still" in read(page).said
+    )
+    assert "With noise_scale.measured=1100" in read(page).said
+    chart = svg_of(page, "Gradient noise scale and global batch, in samples")
+    assert [path.get("class") for path in chart.iter("path")] == ["dashed b", "marked a"]
+    assert "noise_scale.measured" not in read(render_page(a_record())).said
+
+
+def test_updates_without_a_step_are_told() -> None:
+    rows = [{**row, "train/skipped_updates": float(place > 2)} for place, row in enumerate(rows_of(a_plan()))]
+    for name in ("train/loss", "train/grad_norm"):
+        del rows[3][name]
+    said = read(render_page(a_record(rows=tuple(rows)))).said
+    assert "1 update made no optimizer step" in said
+    assert "not a finite number" not in said
+    assert "no optimizer step" not in read(render_page(a_record())).said
+
+
 def test_failed_run_begins_with_its_root_cause(tmp_path: Path) -> None:
     run = a_run(tmp_path, a_record(17))
     log = str(run.rank_log(2))
@@ -239,7 +282,12 @@ def test_rows_may_lack_what_this_version_logs() -> None:
     read(render_page(a_record(rows=rows, plan=a_plan(model={}))))
 
 
-NAMES = sorted({*rows_of(a_plan(), 6)[-1], "train/loss/depth"})
+NAMES = sorted(
+    {
+        *rows_of(a_plan(), 6)[-1],
+        *("train/loss/depth", "train/loss/pose", "train/gradient_noise_scale", "train/skipped_updates"),
+    }
+)
 ROWS = st.lists(st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.floats(), st.integers())), max_size=8)
 
 
