@@ -223,12 +223,14 @@ class Reference:
 
     Args:
         case: the loop.
+        rate: the learning rate of the first update.
+        decay: by which it is multiplied after each.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, rate: float = 0.01, decay: float = 0.8) -> None:
         self.case = case
         self.model = make_net(case.several)
-        self.optimizer, self.scheduler = optimizer_of(self.model)
+        self.optimizer, self.scheduler = optimizer_of(self.model, rate, decay)
         self.losses: dict[str, float] = {}
 
     def backward(self, batches: list[Batch]) -> bool:
@@ -266,9 +268,11 @@ class Reference:
         return found / dist.get_world_size()
 
 
-def optimizer_of(model: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+def optimizer_of(
+    model: nn.Module, rate: float = 0.01, decay: float = 0.8
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1)
+    return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
 
 
 def wrapped(model: Net, world: int, hook: Any = None) -> nn.Module:
@@ -387,9 +391,8 @@ def measure_plan(folder: Path, rank: int, world: int, accumulation_is_even: bool
             "name": "planned",
             "script": {"path": "train.py"},
             "batch": batch,
-            "train": {"epochs": 3, "max_grad_norm": MAX_NORM, "seed": 5},
+            "train": {"epochs": 3, "seed": 5},
             "optimizer": {"lr": 0.02},
-            "schedule": {"name": "cosine", "warmup": 2},
         }
     )
     plan = make_plan(recipe, Topology(nodes=1, nproc_per_node=world, device="cpu"))
@@ -401,26 +404,20 @@ def measure_plan(folder: Path, rank: int, world: int, accumulation_is_even: bool
     data = make_batch(7, PLANNED, bare=False)
     model = make_net(several=False)
     called = wrapped(model, world)
-    accumulator = Accumulator.from_env(called, torch.optim.AdamW(model.parameters(), lr=1.0), samples=PLANNED)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    accumulator = Accumulator.from_env(called, optimizer, samples=PLANNED, max_grad_norm=MAX_NORM)
     assert accumulator.plan is not None
-    reference = Reference(case)
-    error, rates = 0.0, []
+    reference, error = Reference(case, rate=0.02, decay=1.0), 0.0
     loader: DataLoader[Any] = DataLoader(TensorDataset(*data), batch_sampler=accumulator.sampler())
     for planned, window in zip(accumulator.plan.windows(), accumulator.windows(loader), strict=True):
         order = sample_order(range(planned.first, planned.first + planned.samples), PLANNED, 5, planned.epoch)
         reference.backward([Batch(*(column[torch.from_numpy(order)] for column in data))])
         for inputs in window:
-            loss = per_item(case, called(inputs[0], False), Batch(*inputs))["token"].mean()
-            window.backward(loss)
+            window.backward(per_item(case, called(inputs[0], False), Batch(*inputs))["token"].mean())
         error = max(error, relative(gradient(model), gradient(reference.model)))
-        for group, own in zip(accumulator._optimizer.param_groups, reference.optimizer.param_groups, strict=True):
-            rates.append(group["lr"] / accumulator.plan.learning_rate.at(planned.update))
-            own["lr"], own["weight_decay"] = group["lr"], group["weight_decay"]
         accumulator.step()
-        nn.utils.clip_grad_norm_(reference.model.parameters(), MAX_NORM)
-        reference.optimizer.step()
-    drift = relative(parameters(model), parameters(reference.model))
-    return {"error": error, "drift": drift, "rates": rates}
+        reference.step()
+    return {"error": error, "drift": relative(parameters(model), parameters(reference.model))}
 
 
 def refusals() -> Iterator[tuple[str, Callable[[], object]]]:
