@@ -120,7 +120,8 @@ def _script_with_another_window(recipe: Recipe, batch: BatchPlan) -> Iterator[st
         near = " or ".join(map(str, nearest_multiples(batch.global_, batch.micro * batch.world_size)))
         yield (
             f"a script that takes {batch.accumulation} micro-steps of {batch.micro} on {batch.world_size} ranks alike "
-            f"sees {window} samples per update, not {batch.global_}; batch.global={near} is what it would see."
+            f"sees {window} samples per update, not {batch.global_}; batch.global={near} is what it would see, and an "
+            "Accumulator.from_env with its sampler() sees what is planned."
         )
 
 

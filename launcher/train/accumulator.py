@@ -15,7 +15,7 @@ from launcher.plan.planner import Plan, with_facts
 from launcher.train.engines.gradients import clip_to_norm, trained
 from launcher.train.own_loop.counting import CountItems, Portion, WindowCounter
 from launcher.train.own_loop.model import check_optimizer, gradient_sync
-from launcher.train.own_loop.planned import PlannedBatches, even_portions, plan_of_launch, planned_scheduler
+from launcher.train.own_loop.planned import PlannedBatches, even_portions, plan_of_launch, set_planned_rate
 from launcher.train.own_loop.unwrap import Scheduler, unwrap_optimizer, unwrap_scheduler
 from launcher.train.own_loop.window import OpenWindow
 from launcher.train.stepping import step_on_gradient
@@ -119,15 +119,22 @@ class Accumulator:
         *,
         samples: int | None = None,
         scheduler: Scheduler | None = None,
+        max_grad_norm: float | None = None,
+        losses: Mapping[str, float] | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Accumulator:
-        """The Accumulator of a script that a recipe launched: micro-steps, clipping and losses are the recipe's.
+        """The Accumulator of a script that a recipe launched, which takes its batch from the recipe's plan.
+
+        The learning rate becomes the plan's too, unless there is a scheduler, which took its own from the optimizer as
+        it was made: give that optimizer the rate in LAUNCHER_LEARNING_RATE, and the schedule the LAUNCHER_UPDATES.
 
         Args:
             model: as above.
             optimizer: as above.
             samples: length of the training data; may be left out where the recipe has `data.samples`.
-            scheduler: as above; without one the learning rate is the plan's, with its warm-up and schedule.
+            scheduler: as above.
+            max_grad_norm: as above.
+            losses: as above.
             scaler: as above.
 
         Raises:
@@ -135,15 +142,7 @@ class Accumulator:
             RequestError: the recipe says another number of samples or parameters.
         """
         plan = plan_of_launch(os.environ)
-        accumulator = cls(
-            model,
-            optimizer,
-            plan.batch.accumulation,
-            scheduler=scheduler,
-            max_grad_norm=plan.recipe.train.max_grad_norm,
-            losses=plan.recipe.multitask.losses,
-            scaler=scaler,
-        )
+        accumulator = cls(model, optimizer, plan.batch.accumulation, scheduler, max_grad_norm, losses, scaler)
         accumulator._follow(plan, samples)
         return accumulator
 
@@ -158,7 +157,7 @@ class Accumulator:
             plan = with_facts(plan, samples=samples, parameters=parameters)
         self.plan = plan
         if self.scheduler is None:
-            self.scheduler = planned_scheduler(self._optimizer, plan.learning_rate)
+            set_planned_rate(self._optimizer, plan.learning_rate)
 
     def sampler(self) -> PlannedBatches:
         """This rank's micro-batches of the whole run, for `DataLoader(dataset, batch_sampler=accumulator.sampler())`.

@@ -1,6 +1,8 @@
-"""Worker of test_own_loop.py: loops with an Accumulator on this world's ranks, in float64, against whole batches.
+"""Worker of test_own_loop.py: loops with an Accumulator, in float64, against batches that were not split.
 
-torchrun --nproc-per-node=W -m tests.distributed.own_loop OUT.json
+torchrun --nproc-per-node=3 -m tests.distributed.own_loop OUT.json
+
+Two of the ranks, in a process group of their own, are a world of two; one alone needs none of this.
 """
 
 from __future__ import annotations
@@ -8,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -28,6 +31,7 @@ from launcher.plan.planner import make_plan
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
 from launcher.train.own_loop.window import OpenWindow
+from tests.distributed.refused_loops import messages
 
 TOKENS = 6  # of the longest sample
 LOSSES = {"token": 1.0, "label": 0.5}
@@ -41,6 +45,21 @@ class Batch(NamedTuple):
     targets: Tensor
     mask: Tensor
     labelled: Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """Ranks that train together.
+
+    Attributes:
+        rank: this one.
+        size: how many there are.
+        group: their process group; None for one rank alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: dist.ProcessGroup | None = None
 
 
 Loaders = Callable[[int, int], list[int]]
@@ -102,14 +121,11 @@ def long(rank: int, world: int) -> list[int]:
 
 CASES = [
     Case("even", even),
-    Case("even, a sum", even, reduction="sum"),
-    Case("tail", tail, counted=True),
+    Case("tail", tail, reduction="sum"),
     Case("uneven", uneven, counted=True),
     Case("none on a rank", none_on_first),
     Case("tokens", tail, items="tokens"),
-    Case("tokens, uneven", uneven, items="tokens"),
     Case("tokens, without items", long, items="tokens", bare=bare_windows, counted=True),
-    Case("two losses", tail, items="tokens", several=True),
     Case("two losses, uneven", uneven, items="tokens", several=True, counted=True),
     Case("two losses, none on a rank", none_on_first, items="tokens", several=True),
     Case("two losses, without items", long, items="tokens", bare=bare_windows, several=True),
@@ -223,12 +239,14 @@ class Reference:
 
     Args:
         case: the loop.
+        rate: the learning rate of the first update.
+        decay: by which it is multiplied after each.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, rate: float = 0.01, decay: float = 0.8) -> None:
         self.case = case
         self.model = make_net(case.several)
-        self.optimizer, self.scheduler = optimizer_of(self.model)
+        self.optimizer, self.scheduler = optimizer_of(self.model, rate, decay)
         self.losses: dict[str, float] = {}
 
     def backward(self, batches: list[Batch]) -> bool:
@@ -255,33 +273,33 @@ class Reference:
         self.scheduler.step()
         return float(norm)
 
-    def naive(self, batches: list[Batch]) -> Tensor:
+    def naive(self, of_ranks: list[list[Batch]]) -> Tensor:
         """The loop as people write it: mean losses over accumulation steps, averaged over ranks."""
         self.model.zero_grad()
-        for batch in batches:
+        for batch in (batch for batches in of_ranks for batch in batches):
             losses = per_item(self.case, self.model(batch.inputs, False), batch)
             (losses["token"].mean() / MICRO_STEPS).backward()  # type: ignore[no-untyped-call]
-        found = gradient(self.model)
-        dist.all_reduce(found)
-        return found / dist.get_world_size()
+        return gradient(self.model) / len(of_ranks)
 
 
-def optimizer_of(model: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+def optimizer_of(
+    model: nn.Module, rate: float = 0.01, decay: float = 0.8
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1)
+    return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
 
 
-def wrapped(model: Net, world: int, hook: Any = None) -> nn.Module:
+def wrapped(model: Net, world: World, hook: Any = None) -> nn.Module:
     """In DDP with several small buckets, where there are several ranks."""
-    if world == 1:
+    if world.group is None:
         return model
-    ddp = DistributedDataParallel(model, bucket_cap_mb=0.001)
+    ddp = DistributedDataParallel(model, bucket_cap_mb=0.001, process_group=world.group)
     if hook is not None:
-        ddp.register_comm_hook(None, hook)
+        ddp.register_comm_hook(world.group, hook)
     return ddp
 
 
-def measure(case: Case, rank: int, world: int) -> Result:
+def measure(case: Case, world: World) -> Result:
     model = make_net(case.several)
     called = wrapped(model, world, case.hook)
     optimizer, scheduler = optimizer_of(model)
@@ -289,13 +307,13 @@ def measure(case: Case, rank: int, world: int) -> Result:
     accumulator = Accumulator(
         called, optimizer, MICRO_STEPS, scheduler, MAX_NORM, LOSSES if case.several else None, scaler
     )
-    of_ranks = [windows_of(batches_of(case, other, world)) for other in range(world)]
+    of_ranks = [windows_of(batches_of(case, rank, world.size)) for rank in range(world.size)]
     reference, result = Reference(case), Result()
     count = None if case.items == "samples" else partial(items, case)
-    for window in accumulator.windows(iter(batches_of(case, rank, world)), count):
+    for window in accumulator.windows(iter(batches_of(case, world.rank, world.size)), count):
         of_window = [of_rank[result.windows] if result.windows < len(of_rank) else [] for of_rank in of_ranks]
         whole = [batch for batches in of_window for batch in batches]
-        compare_naive(case, reference, of_window[rank], whole, result)
+        compare_naive(case, reference, of_window, result)
         with profile(case.counted, use_kineto=False, record_shapes=True) as seen:  # Kineto takes seconds to begin
             run_window(case, called, window, spoiled=result.windows == case.spoiled)
         has_items = reference.backward(whole)
@@ -338,11 +356,11 @@ def run_window(case: Case, model: nn.Module, window: OpenWindow, spoiled: bool) 
             window.backward(losses["token"].mean())
 
 
-def compare_naive(case: Case, reference: Reference, own: list[Batch], whole: list[Batch], result: Result) -> None:
+def compare_naive(case: Case, reference: Reference, of_ranks: list[list[Batch]], result: Result) -> None:
     if case.several or case.bare(0, 1, 3):
         return
-    found = reference.naive(own)
-    reference.backward(whole)
+    found = reference.naive(of_ranks)
+    reference.backward([batch for batches in of_ranks for batch in batches])
     result.naive_error = max(result.naive_error, relative(found, gradient(reference.model)))
 
 
@@ -378,131 +396,64 @@ def parameters(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def measure_plan(folder: Path, rank: int, world: int, accumulation_is_even: bool) -> dict[str, Any]:
+def measure_plan(folder: Path, world: World, *, even_ranks: bool) -> dict[str, Any]:
     """A loop that follows the plan of a launch: its parameters after three epochs, against those of whole windows."""
     case = Case("planned", even)
-    batch = {"global": 8 * world, "micro": 4} if accumulation_is_even else {"global": 20, "micro": 3}
+    batch = {"global": 8 * world.size, "micro": 4} if even_ranks else {"global": 20, "micro": 3}
     recipe = Recipe.model_validate(
         {
             "name": "planned",
             "script": {"path": "train.py"},
             "batch": batch,
-            "train": {"epochs": 3, "max_grad_norm": MAX_NORM, "seed": 5},
+            "train": {"epochs": 3, "seed": 5},
             "optimizer": {"lr": 0.02},
-            "schedule": {"name": "cosine", "warmup": 2},
         }
     )
-    plan = make_plan(recipe, Topology(nodes=1, nproc_per_node=world, device="cpu"))
-    if rank == 0:
-        folder.mkdir()
-        (folder / "plan.json").write_text(plan.to_json())
-    dist.barrier()
-    os.environ["LAUNCHER_RUN_DIR"] = str(folder)
+    plan = make_plan(recipe, Topology(nodes=1, nproc_per_node=world.size, device="cpu"))
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(plan.to_json())
     data = make_batch(7, PLANNED, bare=False)
     model = make_net(several=False)
     called = wrapped(model, world)
-    accumulator = Accumulator.from_env(called, torch.optim.AdamW(model.parameters(), lr=1.0), samples=PLANNED)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    with patch.dict(os.environ, LAUNCHER_RUN_DIR=str(folder)):
+        accumulator = Accumulator.from_env(called, optimizer, samples=PLANNED, max_grad_norm=MAX_NORM)
     assert accumulator.plan is not None
-    reference = Reference(case)
-    error, rates = 0.0, []
+    reference, error = Reference(case, rate=0.02, decay=1.0), 0.0
     loader: DataLoader[Any] = DataLoader(TensorDataset(*data), batch_sampler=accumulator.sampler())
     for planned, window in zip(accumulator.plan.windows(), accumulator.windows(loader), strict=True):
         order = sample_order(range(planned.first, planned.first + planned.samples), PLANNED, 5, planned.epoch)
         reference.backward([Batch(*(column[torch.from_numpy(order)] for column in data))])
         for inputs in window:
-            loss = per_item(case, called(inputs[0], False), Batch(*inputs))["token"].mean()
-            window.backward(loss)
+            window.backward(per_item(case, called(inputs[0], False), Batch(*inputs))["token"].mean())
         error = max(error, relative(gradient(model), gradient(reference.model)))
-        for group, own in zip(accumulator._optimizer.param_groups, reference.optimizer.param_groups, strict=True):
-            rates.append(group["lr"] / accumulator.plan.learning_rate.at(planned.update))
-            own["lr"], own["weight_decay"] = group["lr"], group["weight_decay"]
         accumulator.step()
-        nn.utils.clip_grad_norm_(reference.model.parameters(), MAX_NORM)
-        reference.optimizer.step()
-    drift = relative(parameters(model), parameters(reference.model))
-    return {"error": error, "drift": drift, "rates": rates}
+        reference.step()
+    return {"error": error, "drift": relative(parameters(model), parameters(reference.model))}
 
 
-def refusals() -> Iterator[tuple[str, Callable[[], object]]]:
-    """What must be refused where there are several ranks, all of which do it."""
+def measure_all(folder: Path, world: World) -> dict[str, Any]:
+    """Every case, and the loops that follow a plan.
 
-    def start(model: nn.Module, **options: Any) -> Accumulator:
-        return Accumulator(model, torch.optim.SGD(model.parameters(), lr=0.1), **{"micro_steps": 1, **options})
-
-    def one_window(model: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
-        accumulator = start(model)
-        for window in accumulator.windows([torch.ones(2, 3)]):
-            for batch in window:
-                window.backward(call(batch).mean())
-            accumulator.step()
-
-    class Partly(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(3, 1), nn.Linear(3, 1)
-
-        def forward(self, inputs: Tensor) -> Tensor:
-            used: Tensor = self.used(inputs)
-            return used
-
-    def with_hook() -> DistributedDataParallel:
-        ddp = DistributedDataParallel(nn.Linear(3, 1))
-        ddp.register_comm_hook(None, default_hooks.fp16_compress_wrapper(default_hooks.allreduce_hook))
-        return ddp
-
-    def left_half_way() -> None:
-        accumulator = start(ddp, micro_steps=2)
-        for window in accumulator.windows([torch.ones(2, 3)] * 2):
-            for batch in window:
-                assert not ddp.require_backward_grad_sync
-                window.backward(ddp(batch).mean())
-                break
-            assert ddp.require_backward_grad_sync
-            accumulator.step()
-
-    def strange_optimizer() -> Accumulator:
-        both = [*nn.Linear(3, 1).parameters(), *nn.Linear(3, 1).parameters()]
-        return Accumulator(DistributedDataParallel(nn.Linear(3, 1)), torch.optim.SGD(both, lr=0.1), micro_steps=1)
-
-    def sharded() -> nn.Module:
-        from torch.distributed.fsdp import fully_shard  # takes a second and a half
-
-        model = nn.Linear(4, 4)
-        fully_shard(model)
-        return model
-
-    ddp, partly = DistributedDataParallel(nn.Linear(3, 1)), DistributedDataParallel(Partly())
-    yield "plain module", lambda: start(nn.Linear(3, 1))
-    yield "sharded", lambda: start(sharded())
-    yield "static graph", lambda: start(DistributedDataParallel(nn.Linear(3, 1), static_graph=True))
-    yield "communication hook", lambda: start(with_hook())
-    yield "another's parameters", strange_optimizer
-    yield "left half-way", left_half_way
-    yield "the module inside", lambda: one_window(ddp, ddp.module)
-    yield "an unused parameter", lambda: one_window(partly, partly)
-
-
-def messages() -> dict[str, str]:
-    """What the refusals say."""
-    said = {}
-    for name, refused in refusals():
-        try:
-            refused()
-        except (TypeError, ValueError, RuntimeError) as error:
-            said[name] = f"{type(error).__name__}: {error}"
-    return said
+    Args:
+        folder: where the plans are written.
+        world: the ranks; all of them measure the same.
+    """
+    results: dict[str, Any] = {case.name: asdict(measure(case, world)) for case in CASES}
+    own = folder / f"{world.rank} of {world.size}"
+    results["planned"] = measure_plan(own / "uneven", world, even_ranks=False)
+    results["planned, even"] = measure_plan(own / "even", world, even_ranks=True)
+    return results
 
 
 def main(out: Path) -> None:
-    world = int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    results: dict[str, Any] = {case.name: asdict(measure(case, rank, world)) for case in CASES}
-    folder = out.with_suffix("")
-    results["planned"] = measure_plan(folder.with_name(folder.name + "-uneven"), rank, world, False)
-    results["planned, even"] = measure_plan(folder.with_name(folder.name + "-even"), rank, world, True)
-    results["refused"] = messages() if world == 2 else {}
-    gathered: list[Any] = [None] * world
+    pair, everyone = dist.new_group([0, 1]), dist.group.WORLD
+    results = {"2": measure_all(out.parent, World(rank, 2, pair)) if rank < 2 else {}}
+    results["3"] = measure_all(out.parent, World(rank, 3, everyone))
+    results["refused"] = messages()
+    gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, results)
     if rank == 0:
         out.write_text(json.dumps(gathered))

@@ -94,6 +94,18 @@ def test_a_script_of_ones_own(tmp_path: Path) -> None:
     assert "after 180 updates" in log
 
 
+def test_a_loop_of_ones_own_with_an_accumulator(tmp_path: Path) -> None:
+    """The same windows on any number of ranks, though 250 samples do not divide by 2 × 32."""
+    said = []
+    for run, world in enumerate((1, 2)):
+        train(tmp_path, "recipes/own_loop/recipe.yaml", "train.epochs=5", f"launch.nproc_per_node={world}")
+        said.append((tmp_path / f"run{run}" / "logs" / "rank_0.log").read_text().splitlines()[:2])
+    alone, together = said
+    assert together == alone
+    assert alone[0].startswith("update 30: 187 samples, loss 0.")
+    assert alone[1].endswith("after 30 updates")
+
+
 @pytest.mark.long
 def test_bf16_trains(tmp_path: Path) -> None:
     rows = train(tmp_path, DIGITS, "train.precision=bf16", "train.epochs=3", "launch.nproc_per_node=2")

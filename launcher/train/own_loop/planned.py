@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import repeat
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 
 from launcher.plan.learning_rate import LearningRatePlan
 from launcher.plan.planner import Plan
@@ -31,17 +30,11 @@ def plan_of_launch(environ: Mapping[str, str]) -> Plan:
     return Plan.model_validate_json(RunDirectory.from_environ(environ).plan.read_text(encoding="utf-8"))
 
 
-def planned_scheduler(optimizer: torch.optim.Optimizer, rate: LearningRatePlan) -> LambdaLR:
-    """The plan's learning rate of every update, as a torch scheduler.
-
-    Args:
-        optimizer: its parameter groups get the peak; one that has a rate of its own keeps its ratio to the default.
-        rate: the plan's learning rate.
-    """
+def set_planned_rate(optimizer: torch.optim.Optimizer, rate: LearningRatePlan) -> None:
+    """Give an optimizer the plan's learning rate; a parameter group of its own rate keeps its ratio to the default."""
     default = optimizer.defaults["lr"]
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] = rate.peak * float(group["lr"] / default if default else 1.0)
-    return LambdaLR(optimizer, rate.factor)
+        group["lr"] = rate.peak * float(group["lr"] / default if default else 1.0)
 
 
 @dataclass(frozen=True)
