@@ -74,7 +74,7 @@ def window_lines(proof: Proof) -> Iterator[tuple[str, str]]:
 
 
 def _print_cause(console: Console, cause: Cause) -> None:
-    console.print(Text(f"\n{sentence(cause.finding)}"))
+    console.print(Text(f"\n{sentence(cause.finding[:1].upper() + cause.finding[1:])}"))
     lines = [("where", ", ".join(cause.places))] if cause.places else []
     lines += [("tested", sentence(cause.evidence))]
     errors = []

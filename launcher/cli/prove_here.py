@@ -36,6 +36,8 @@ def prove_here(request: Request, runs: Path, as_json: bool) -> int:
         outcome = watched(spec, run, Steps(Console(file=sys.stderr)))
     if outcome.exit_code != ExitCode.DONE:
         say_cause(outcome)
+        if not outcome.cause:
+            print(f"launcher: {outcome.status.state}", file=LastingOutput(sys.stderr))
         return outcome.exit_code
     proof = Proof.read(run)
     if as_json:

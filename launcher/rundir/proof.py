@@ -13,7 +13,20 @@ STEP_MARK = "proving: "  # rank 0 begins a line of its log with it, and says wha
 
 Precision = Literal["float32", "float64"]
 Kind = Literal[
-    "ranks", "not finite", "batchnorm", "randomness", "data", "work of ranks", "kernels", "state", "editions", "loss"
+    "rank-dependent parameters",
+    "not finite",
+    "batchnorm",
+    "randomness",
+    "data",
+    "rank-dependent",
+    "kernels",
+    "state",
+    "editions",
+    "items",
+    "sum or mean",
+    "mean of means",
+    "mixed samples",
+    "split",
 ]
 
 

@@ -72,12 +72,11 @@ def first_difference(engine: Engine) -> str | None:
     names = [name for name, _ in engine.model.named_parameters()]
     for name, *of_ranks in zip(names, *engine.gather(own), strict=True):
         if len(set(of_ranks)) > 1:
-            return f"the parameter {name} is not the same on all ranks: {who_differs(of_ranks)}"
+            return f"the parameter {name} is not the same on all ranks: {_who_differs(of_ranks)}"
     return None
 
 
-def who_differs(of_ranks: list[int]) -> str:
-    """Which ranks have another checksum than most, in words."""
+def _who_differs(of_ranks: list[int]) -> str:
     (common, holders), *_ = Counter(of_ranks).most_common()
     if 2 * holders <= len(of_ranks):
         return "most of them hold one of their own" if len(of_ranks) > 2 else "ranks 0 and 1 hold two"

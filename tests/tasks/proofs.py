@@ -34,6 +34,15 @@ class Sound(Task):
         return functional.mse_loss(model(inputs), targets)
 
 
+class Large(Sound):
+    """The same on a device with room for eight samples: equivalent, and the reference is in slices."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        if len(batch[0]) > 8:
+            raise torch.OutOfMemoryError("no room")
+        return super().loss(model, batch)
+
+
 class Normalised(Sound):
     """BatchNorm."""
 
@@ -53,7 +62,7 @@ class Dropped(Sound):
     """Dropout in a layer."""
 
     def model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(4, WIDTH), nn.Dropout(0.3), nn.Linear(WIDTH, 1))
+        return nn.Sequential(nn.Linear(4, WIDTH), nn.Dropout(0.5), nn.Linear(WIDTH, 1))
 
 
 class Noisy(Sound):
@@ -87,6 +96,25 @@ class NoisyLayer(nn.Module):
         return answer * 2 if random.random() < 0.5 else answer
 
 
+class Whitened(Sound):
+    """A layer of one's own that takes the mean of the batch away."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, WIDTH), Whitening(), nn.Tanh(), nn.Linear(WIDTH, 1))
+
+
+class Whitening(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs - inputs.mean(dim=0, keepdim=True)
+
+
+class Remembering(Sound):
+    """A layer that changes a buffer in every forward pass, and reads it in the next."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, WIDTH)), nn.Linear(WIDTH, 1))
+
+
 class NormalisedAndDropped(Sound):
     """BatchNorm and dropout."""
 
@@ -97,7 +125,7 @@ class NormalisedAndDropped(Sound):
 
 
 class Ragged(Sound):
-    """Samples with different numbers of values, padded; the loss is a mean over the values, and they are not counted."""
+    """Samples with different numbers of values, padded; the loss is a mean over values, which nobody counts."""
 
     def model(self) -> nn.Module:
         return nn.Linear(1, 1)
@@ -112,6 +140,15 @@ class Ragged(Sound):
     def loss(self, model: nn.Module, batch: Any) -> Any:
         values = batch[~batch.isnan()].unsqueeze(1)
         return functional.mse_loss(model(values), values.square())
+
+
+class RaggedAndLarge(Ragged):
+    """The same on a device with room for four samples."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        if len(batch) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return super().loss(model, batch)
 
 
 class Counted(Ragged):
@@ -216,7 +253,8 @@ class NotFinite(Sound):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, _ = batch
-        return (0 * model(inputs)).abs().sqrt().mean()
+        roots: Tensor = (0 * model(inputs)).abs().sqrt()
+        return roots.mean()
 
 
 class Disagreeing(Sound):
@@ -238,7 +276,9 @@ class Cancelling(Sound):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, targets = batch
-        return ((model(inputs) - targets + 1e4).square() - 1e8).mean() + (model(inputs) * -2e4).mean()
+        large: Tensor = (model(inputs) - targets + 1e4).square() - 1e8
+        small: Tensor = model(inputs) * -2e4
+        return large.mean() + small.mean()
 
 
 class SingleOnly(Cancelling):
@@ -247,4 +287,5 @@ class SingleOnly(Cancelling):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         if batch[0].dtype != torch.float32:
             raise TypeError("float32 only")
-        return super().loss(model, batch)
+        loss: Tensor = super().loss(model, batch)
+        return loss

@@ -15,13 +15,13 @@ from launcher.rundir.proof import AllReduces, LossValues, Precision, Shape
 from launcher.train.accumulation import LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine, Reductions
 from launcher.train.job import Materials, build_engine
-from launcher.train.proof.comparison import TOLERANCES, Comparison, Gradient, compare, finite, take_gradient
+from launcher.train.proof.comparison import TOLERANCES, Comparison, Gradient, compare, difference, finite, take_gradient
 from launcher.train.proof.memory import Fit, is_out_of_memory
-from launcher.train.proof.passes import Alone, Passes
+from launcher.train.proof.passes import USUAL, Alone, Passes, Way
 from launcher.train.proof.precision import set_types, types_of
 from launcher.train.proof.ranks import Ranks
 from launcher.train.proof.samples import WindowSamples
-from launcher.train.proof.switches import AS_IT_IS, Switches
+from launcher.train.proof.switches import ALL_OFF, AS_IT_IS, Switches
 from launcher.train.task_losses import TaskLosses, loss_weights
 
 
@@ -105,9 +105,21 @@ class Bench:
         """The samples at some positions of the window's epoch as one batch."""
         return self.samples.batch(self.loaded.window, positions)
 
-    def alone(self, batches: Sequence[MicroBatchData], switches: Switches = AS_IT_IS, seed: int | None = None) -> Alone:
+    def alone(self, batches: Sequence[MicroBatchData], switches: Switches = AS_IT_IS, way: Way = USUAL) -> Alone:
         """What this rank alone makes of batches."""
-        return self.passes.alone(self.engine, self.loaded.window, batches, switches, seed=seed)
+        return self.passes.alone(self.engine, self.loaded.window, batches, switches, way)
+
+    def rounding(self) -> float:
+        """How much the gradient of one batch changes when its samples come in another order, which is rounding."""
+        self.say("taking one batch in another order")
+
+        def apart() -> float:
+            parts = [positions(part) for part in slices(self.loaded.window, self._fit.samples)]
+            one = self.alone([self.batch(part) for part in parts], ALL_OFF)
+            other = self.alone([self.batch(part[::-1]) for part in parts], ALL_OFF)
+            return difference(other.gradient, one.gradient)
+
+        return self.ranks.of_first(apart)
 
     def use_double(self) -> str:
         """Go on in float64, if the model runs in it on every rank.
@@ -125,7 +137,6 @@ class Bench:
             self._rebuild(lambda: set_types(model, types))
         else:
             self.precision = "float64"
-            self._fit.halve()
         return reason
 
     def _rebuild(self, change: Callable[[], object]) -> None:
@@ -186,12 +197,16 @@ class Bench:
         )
 
     def _largest_slices(self, switches: Switches) -> tuple[list[MicroBatch], Alone]:
-        """The window as one batch, or in the largest slices that fit."""
+        """The window as one batch, or in the largest slices that fit.
+
+        Its random numbers are not those of the ranks: drawn in turn for micro-batches or at once for the whole, they
+        could be the same, and dropout would go unseen.
+        """
+        way = Way(seed=self.passes.seed + 1)
         while True:
             parts = slices(self.loaded.window, self._fit.samples)
             try:
-                batches = [self.batch(range(part.first, part.first + part.samples)) for part in parts]
-                return parts, self.alone(batches, switches)
+                return parts, self.alone([self.batch(positions(part)) for part in parts], switches, way)
             except Exception as error:
                 if self._fit.samples == 1 or not is_out_of_memory(error):
                     raise
@@ -215,6 +230,11 @@ def slices(window: Window, most: int) -> list[MicroBatch]:
     if count > 1 and parts == micro_batches(window):
         return _even(window, min(count + 1, window.samples))
     return parts
+
+
+def positions(part: MicroBatch) -> range:
+    """The positions of a part of a window in its epoch."""
+    return range(part.first, part.first + part.samples)
 
 
 def micro_batches(window: Window) -> list[MicroBatch]:

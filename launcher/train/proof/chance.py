@@ -56,13 +56,15 @@ class SeededForward:
         """Nothing is put back: whoever needs other numbers seeds again."""
 
 
-def who_draws(model: nn.Module, forward: Callable[[], object]) -> tuple[str, ...]:
+def who_draws(model: nn.Module, forward: Callable[[], object], seed: int) -> tuple[str, ...]:
     """The modules that draw random numbers in a forward pass, as `blocks.0.drop (Dropout)`, in the order of it.
 
     Args:
         model: the model.
         forward: the forward pass.
+        seed: what it begins with seeding Python, numpy and torch with.
     """
+    seed_everything(seed, rank=None)
     watch = _DrawWatch()
     with watch.over(model), watch:
         forward()
@@ -173,8 +175,10 @@ def _mean_in(drawn: Tensor, name: str, given: Mapping[str, Any]) -> Tensor:
 
 
 def _named(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    names = [argument.name for argument in func._schema.arguments]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    """The arguments by name; those that have their default are not handed on by torch."""
+    arguments = func._schema.arguments
+    defaults = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    return {**defaults, **dict(zip((argument.name for argument in arguments), args, strict=False)), **kwargs}
 
 
 def _name(func: OpOverload) -> str:

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from launcher.rundir.proof import Cause
+from launcher.train.proof import losses, repeats, unlike_ranks
 from launcher.train.proof.bench import Bench, Measured
-from launcher.train.proof.comparison import finite
-from launcher.train.proof.losses import items, losses
-from launcher.train.proof.suspects import (
-    ALL_OFF,
-    Finding,
-    batchnorm,
-    data,
-    editions,
-    kernels,
-    randomness,
-    work_of_ranks,
-)
+from launcher.train.proof.comparison import Comparison, finite
+from launcher.train.proof.finding import Finding
+from launcher.train.proof.switchable import batchnorm, randomness
+from launcher.train.proof.switches import ALL_OFF
 
 _CHANGED = 1e-3  # relative change of the error that says that a switch has to do with it
-_LEFT = 1e-5  # of the error that may be left for a suspect to have explained it
+_LEFT = 1e-5  # part of the error that may be left when it is called explained
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """The causes that were found, and what was tested and is none."""
 
-    causes: tuple[Cause, ...]
-    ruled_out: tuple[str, ...]
+    causes: tuple[Cause, ...] = ()
+    ruled_out: tuple[str, ...] = ()
 
 
 def diagnose(bench: Bench, measured: Measured) -> Diagnosis:
@@ -40,23 +33,25 @@ def diagnose(bench: Bench, measured: Measured) -> Diagnosis:
         measured: what was measured of it as the user has it, in the bench's precision.
     """
     if measured.comparison.not_finite:
-        return Diagnosis((_not_finite(measured),), ())
+        return Diagnosis((_not_finite(measured).as_cause(),))
     bench.say("looking for BatchNorm and random numbers")
     suspects = {"batch_statistics": batchnorm(bench), "chance": randomness(bench)}
-    trial = _Trial(bench, measured, {name: finding for name, finding in suspects.items() if finding})
+    trial = _Trial(bench, measured, {switch: finding for switch, finding in suspects.items() if finding})
     causes = list(trial.causes())
-    ruled_out = [
-        *([] if suspects["batch_statistics"] else ["no BatchNorm layer takes statistics from a micro-batch"]),
-        *([] if suspects["chance"] else ["nothing draws random numbers in a forward pass"]),
-    ]
-    if trial.explained:
-        return Diagnosis(tuple(causes), tuple(ruled_out))
-    for what, found in _deeper(bench, trial.off):
-        causes += [finding.as_cause(error_with=finite(trial.off.comparison.judged)) for finding in found]
-        ruled_out += [] if found else [what]
-        if found:
-            break
+    ruled_out = [_INNOCENT[switch] for switch, finding in suspects.items() if not finding]
+    if not trial.explained:
+        for innocent, found in _deeper(bench, trial.off):
+            if found:
+                causes += [finding.as_cause(error_with=finite(trial.off.comparison.error)) for finding in found]
+                break
+            ruled_out.append(innocent)
     return Diagnosis(tuple(causes), tuple(ruled_out))
+
+
+_INNOCENT = {
+    "batch_statistics": "no BatchNorm layer takes statistics from a micro-batch",
+    "chance": "nothing draws random numbers in a forward pass",
+}
 
 
 class _Trial:
@@ -66,6 +61,9 @@ class _Trial:
         bench: the window.
         measured: with all of them.
         suspects: the switch of each, and what is known of it.
+
+    Attributes:
+        off: with none.
     """
 
     def __init__(self, bench: Bench, measured: Measured, suspects: dict[str, Finding]) -> None:
@@ -82,49 +80,45 @@ class _Trial:
 
     def causes(self) -> Iterator[Cause]:
         """Those that the error has to do with."""
-        left = self.off.comparison.judged
+        left = self.off.comparison
         for switch, finding in self._suspects.items():
             alone = self._with_only(switch)
-            if alone > self._bench.tolerance and abs(alone - left) > _CHANGED * max(alone, left):
-                yield finding.as_cause(finite(alone), finite(left))
+            changed = abs(alone.judged - left.judged) > _CHANGED * max(alone.judged, left.judged)
+            if changed and not alone.judged <= self._bench.tolerance:
+                yield finding.as_cause(finite(alone.error), finite(left.error))
 
-    def _with_only(self, switch: str) -> float:
+    def _with_only(self, switch: str) -> Comparison:
         if len(self._suspects) == 1:
-            return self._measured.comparison.judged
-        return self._bench.measure(replace(ALL_OFF, **{switch: True})).comparison.judged
+            return self._measured.comparison
+        return self._bench.measure(replace(ALL_OFF, **{switch: True})).comparison
 
 
 def _deeper(bench: Bench, off: Measured) -> Iterator[tuple[str, list[Finding]]]:
-    """The tests of what cannot be switched off; each needs those before it to be ruled out."""
+    """The tests of what cannot be switched off: what is ruled out, or what is found; each relies on those before."""
     bench.say("making the same batch twice")
-    yield "the same samples make the same batch each time", _listed(data(bench))
-    bench.say("taking the same micro-batch on every rank")
-    yield "the ranks make the same of the same samples", _listed(work_of_ranks(bench))
+    yield "the same samples make the same batch", _listed(repeats.data(bench))
     bench.say("taking the same micro-batch twice")
-    yield "the same samples and the same seed give the same gradient", _listed(kernels(bench))
-    yield "all ways of writing the losses give the same gradient", _listed(editions(bench))
+    yield "the same samples and seed give the same gradient", _listed(repeats.gradients(bench))
+    bench.say("taking the same micro-batch on every rank")
+    yield "all ranks make the same of the same samples", _listed(unlike_ranks.work(bench))
     bench.say("adding up the losses of parts of the window")
-    counted = _listed(items(bench))
-    yield "every loss is a mean over the items that are counted, or a sum", counted + losses(bench, off.losses)
+    if bench.plan.recipe.multitask.backward != "joint":
+        yield "the edition gives the gradient of joint", _listed(losses.editions(bench))
+    yield "losses are means over what is counted, or sums", losses.sums(bench, off.losses)
 
 
 def _listed(finding: Finding | None) -> list[Finding]:
     return [finding] if finding else []
 
 
-def _not_finite(measured: Measured) -> Cause:
-    parameters = measured.comparison.not_finite
+def _not_finite(measured: Measured) -> Finding:
     lost = [loss.name for loss in measured.losses if loss.accumulated is None and measured.shape.items[loss.name]]
-    what = f"the loss {', '.join(lost)} is" if lost else "the losses are finite, but gradients are"
-    return Cause(
-        kind="not finite",
-        finding="gradients are not finite numbers, so that they cannot be compared",
-        places=_few(parameters),
-        evidence=f"{what} not finite in the first window",
-        cure="Look for a division by zero, a logarithm of zero or an overflow in the loss",
+    return Finding(
+        "not finite",
+        "gradients are not finite numbers, so that they cannot be compared",
+        f"of the first window, not finite is the loss {', '.join(lost)}"
+        if lost
+        else "the losses themselves are finite",
+        "Look for a division by zero, a root or a logarithm of zero, or an overflow",
+        measured.comparison.not_finite,
     )
-
-
-def _few(names: Iterable[str], most: int = 5) -> tuple[str, ...]:
-    every = tuple(names)
-    return every if len(every) <= most else (*every[:most], f"and {len(every) - most} more")

@@ -38,6 +38,24 @@ class Alone:
     items: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Way:
+    """Ways of taking batches on one rank that are not the usual one.
+
+    Attributes:
+        backward: which edition takes several losses backward.
+        seed: another seed than the recipe's.
+        in_a_row: whether the batches are micro-batches of one window, with nothing put back between them.
+    """
+
+    backward: Backward = "joint"
+    seed: int | None = None
+    in_a_row: bool = False
+
+
+USUAL = Way()
+
+
 class Passes:
     """Forward and backward of a task's losses.
 
@@ -75,9 +93,11 @@ class Passes:
         """
         own = self.seed if seed is None else seed
         micro_batches = tuple(ready(batch, engine.device, self.dtype) for batch in loaded.micro_batches)
-        with switches.applied(engine.model), default_type(self.dtype):
+        with default_type(self.dtype), switches.applied(engine.model):
             seed_everything(own, engine.rank)
-            accumulation = Accumulation(engine, self.losses, self._weights, backward, switches.forward(own), _unscaled)
+            accumulation = Accumulation(
+                engine, self.losses, self._weights, backward, switches.forward(self.seed), _unscaled
+            )
             sums = accumulation.accumulate(LoadedWindow(loaded.window, micro_batches, loaded.totals))
             return sums, engine.reduce()
 
@@ -87,35 +107,33 @@ class Passes:
         window: Window,
         batches: Sequence[MicroBatchData],
         switches: Switches = AS_IT_IS,
-        backward: Backward = "joint",
-        seed: int | None = None,
+        way: Way = USUAL,
     ) -> Alone:
-        """Take batches through forward and backward on this rank alone, each by itself; they are added in float64.
+        """Take batches through forward and backward on this rank alone; their gradients are added in float64.
 
         Args:
             engine: knows the model and its device; it is not used.
             window: the window that the batches are of.
             batches: the batches, on any device.
             switches: what is switched off.
-            backward: which edition takes several losses backward.
-            seed: another seed than the recipe's.
+            way: what else may be done otherwise.
         """
         single = SingleEngine(engine.model, engine.device)
         totals = added_items(batches, self.losses)
         losses = torch.zeros(len(totals), dtype=torch.float64)
         gradient: dict[str, Tensor] = {}
+        runs = [tuple(batches)] if way.in_a_row else [(batch,) for batch in batches]
         with unsynchronised(engine.model):
-            for batch in batches:
-                loaded = LoadedWindow(window, (batch,), totals)
-                sums, _ = self.accumulate(single, loaded, switches, backward, seed)
+            for run in runs:
+                sums, _ = self.accumulate(single, LoadedWindow(window, run, totals), switches, way.backward, way.seed)
                 losses += sums.cpu()
-                _add(gradient, take_gradient(engine.model), first_and_last=len(batches) == 1)
+                _add(gradient, take_gradient(engine.model), only=len(runs) == 1)
         return Alone(gradient, tuple(losses.tolist()), totals)
 
     def forward(self, engine: Engine, batch: MicroBatchData, switches: Switches = AS_IT_IS) -> list[Loss]:
         """The losses of a batch on this rank alone, without a backward."""
         moved = ready(batch, engine.device, self.dtype)
-        with unsynchronised(engine.model), switches.applied(engine.model), default_type(self.dtype):
+        with unsynchronised(engine.model), default_type(self.dtype), switches.applied(engine.model):
             seed_everything(self.seed, rank=None)
             with switches.forward(self.seed):
                 return [
@@ -124,9 +142,9 @@ class Passes:
                 ]
 
 
-def _add(gradient: dict[str, Tensor], more: Mapping[str, Tensor], *, first_and_last: bool) -> None:
+def _add(gradient: dict[str, Tensor], more: Mapping[str, Tensor], *, only: bool) -> None:
     for name, part in more.items():
-        wide = part if first_and_last else part.to(torch.promote_types(part.dtype, torch.float64))
+        wide = part if only else part.to(torch.promote_types(part.dtype, torch.float64))
         gradient[name] = gradient[name].add_(wide) if name in gradient else wide
 
 

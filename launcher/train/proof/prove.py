@@ -8,22 +8,24 @@ if they differ still, find out why
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 
 from launcher.plan.planner import Plan
-from launcher.rundir.proof import Cause, Proof
+from launcher.rundir.proof import Proof
 from launcher.train.job import Materials
+from launcher.train.proof import unlike_ranks
 from launcher.train.proof.bench import Bench, Measured
 from launcher.train.proof.comparison import TOLERANCES, finite
 from launcher.train.proof.diagnosis import Diagnosis, diagnose
-from launcher.train.proof.ranks import Ranks, unlike_parts
+from launcher.train.proof.ranks import Ranks
 
 # In float64 a model may compute parts of itself in float32 all the same. A difference that is rounding falls with the
 # precision; one that has a cause stays.
 _MOST_ROUNDING = 1e-2
 _FALL = 1e-2
+_OF_ROUNDING = 10.0  # times what another order of the samples makes is still called rounding
 
 
 def prove(plan: Plan, materials: Materials, device: torch.device, rank: int, say: Callable[[str], None]) -> Proof:
@@ -40,7 +42,7 @@ def prove(plan: Plan, materials: Materials, device: torch.device, rank: int, say
         The same proof on every rank.
     """
     ranks = Ranks(rank, plan.topology.world_size)
-    unlike = unlike_parts(materials.model, ranks)
+    unlike = unlike_ranks.parameters(materials.model, ranks)
     bench = Bench(plan, materials, device, ranks, say)
     first = final = bench.measure()
     notes = list(_notes(plan, first))
@@ -48,13 +50,16 @@ def prove(plan: Plan, materials: Materials, device: torch.device, rank: int, say
     if not equivalent and not first.comparison.not_finite:
         refusal = bench.use_double()
         if refusal:
-            notes.append(f"the model does not run in float64, which would tell rounding apart: {refusal}")
+            rounding = bench.rounding()
+            equivalent = first.comparison.judged <= min(_MOST_ROUNDING, _OF_ROUNDING * rounding)
+            notes += [f"the model does not run in float64, which would tell rounding apart: {refusal}"]
+            notes += [_SHUFFLED.format(rounding)] if equivalent else []
         else:
             final = bench.measure()
             equivalent = _is_rounding(first, final)
             notes += [_ROUNDED] if equivalent else []
-    diagnosis = Diagnosis((), ()) if equivalent else diagnose(bench, final)
-    of_ranks = (_unlike(unlike, first),) if unlike else ()
+    diagnosis = Diagnosis() if equivalent else diagnose(bench, final)
+    of_ranks = (unlike.as_cause(error_without=finite(first.comparison.error)),) if unlike else ()
     return Proof(
         recipe=plan.recipe.name,
         equivalent=equivalent and not unlike,
@@ -73,6 +78,7 @@ def prove(plan: Plan, materials: Materials, device: torch.device, rank: int, say
 
 
 _ROUNDED = "float32 rounds to more than its tolerance here: in float64 the difference is gone"
+_SHUFFLED = "it is rounding all the same: one batch in another order differs by {:.1e} from itself"
 
 
 def _is_rounding(first: Measured, final: Measured) -> bool:
@@ -86,6 +92,9 @@ def _notes(plan: Plan, measured: Measured) -> Iterator[str]:
     shape = measured.shape
     if sum(shape.micro_steps) == 1:
         yield "the window is one micro-batch on one rank: there was nothing to accumulate"
+    reduced = measured.all_reduces
+    if reduced.bytes != reduced.planned_bytes:
+        yield f"{reduced.bytes:,} bytes of gradients were reduced, and the plan says {reduced.planned_bytes:,}"
     if shape.slices > 1:
         yield (
             f"{shape.samples:,} samples at once do not fit into memory: the reference is {shape.slices} slices of "
@@ -96,16 +105,3 @@ def _notes(plan: Plan, measured: Measured) -> Iterator[str]:
             f"proved without the recipe's {plan.recipe.train.precision}, whose rounding is larger than any difference "
             "that accumulation makes"
         )
-
-
-def _unlike(unlike: Mapping[str, str], first: Measured) -> Cause:
-    name, who = next(iter(unlike.items()))
-    more = f", and so are {len(unlike) - 1} more" if len(unlike) > 1 else ""
-    return Cause(
-        kind="ranks",
-        finding="parameters differ between ranks before training",
-        places=tuple(unlike)[:5],
-        evidence=f"{name} is not the same on all ranks: {who}{more}. Training gives all of them those of rank 0",
-        error_without=finite(first.comparison.error),
-        cure="Let Task.model() build the same on every rank: from the seed, and not from RANK, the time or own files",
-    )

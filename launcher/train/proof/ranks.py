@@ -7,9 +7,6 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
-from torch import nn
-
-from launcher.train.guard import checksum, who_differs
 
 PATIENCE = timedelta(days=365)  # one rank alone takes a whole window forward and backward: that may take its time
 T = TypeVar("T")
@@ -44,15 +41,3 @@ class Ranks:
         gathered: list[T] = [value] * self.world_size
         dist.all_gather_object(gathered, value, group=self._patient)
         return gathered
-
-
-def unlike_parts(model: nn.Module, ranks: Ranks) -> dict[str, str]:
-    """The parameters and buffers that the ranks built differently: name → which ranks differ, in words.
-
-    To be asked before an engine is built, which gives all ranks those of rank 0.
-    """
-    parts = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    of_ranks = ranks.gather({name: int(checksum(part.detach())) for name, part in parts.items()})
-    names = dict.fromkeys(name for checksums in of_ranks for name in checksums)
-    held = {name: [checksums.get(name, 0) for checksums in of_ranks] for name in names}
-    return {name: who_differs(checksums) for name, checksums in held.items() if len(set(checksums)) > 1}

@@ -79,6 +79,16 @@ class WindowSamples:
         data = fetch(self._task, self._data, indices.tolist())
         return MicroBatchData(data, self._losses.items(data, len(positions)))
 
+    def collated(self, window: Window, seed: int) -> MicroBatchData:
+        """The first samples of a window as one batch, made with a seed; its items are not counted."""
+        positions = range(window.first, window.first + min(window.micro, window.samples))
+        indices = sample_order(positions, len(self._data), self._plan.recipe.train.seed, window.epoch)
+        if tensors_of(self._task, self._data) is not None:
+            return MicroBatchData(fetch(self._task, self._data, indices.tolist()), {})
+        samples = [self._data[index] for index in indices.tolist()]
+        seed_everything(seed, rank=None)
+        return MicroBatchData(self._task.collate(samples), {})
+
 
 def added_items(batches: Iterable[MicroBatchData], losses: TaskLosses) -> tuple[int, ...]:
     """The items of each loss in several batches."""

@@ -40,6 +40,7 @@ class Switches:
 
 
 AS_IT_IS = Switches()
+ALL_OFF = Switches(batch_statistics=False, chance=False)
 
 
 @contextmanager
