@@ -56,7 +56,8 @@ class Accumulator:
     ranks, in the short window at the end of the loader too; gradients cross the network once per update, forward and
     backward of all micro-steps but the last being inside `no_sync`; the scheduler counts updates; the gradient is
     clipped once, when it is whole. Ranks may have loaders of different lengths: the loops end together, when all have
-    ended. With accelerate: give what `accelerator.prepare` returned, and call `window.backward` in place of
+    ended; only a layer that waits for the other ranks in its forward pass (SyncBatchNorm) needs loaders of one length.
+    With accelerate: give what `accelerator.prepare` returned, and call `window.backward` in place of
     `accelerator.backward` and `accelerator.accumulate`, which divide by its own accumulation steps.
 
     The next window is loaded and counted while one is computed, so that two of them are in memory. A loss is never

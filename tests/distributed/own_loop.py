@@ -116,6 +116,7 @@ def bare_windows(rank: int, world: int, batch: int) -> bool:
 
 
 def long(rank: int, world: int) -> list[int]:
+    """The last batch, which is the last window, has no label."""
     return [4] * 10
 
 
@@ -192,18 +193,18 @@ def make_net(several: bool) -> Net:
     return model
 
 
-def make_batch(seed: int, samples: int, bare: bool) -> Batch:
+def make_batch(seed: int, samples: int, bare: bool = False, unlabelled: bool = False) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(samples, TOKENS, 5, generator=generator, dtype=torch.float64)
     targets = torch.randn(samples, TOKENS, 2, generator=generator, dtype=torch.float64)
     counted = torch.randint(0 if bare else 1, 1 if bare else TOKENS + 1, (samples,), generator=generator)
-    labelled = (torch.rand(samples, generator=generator) < 0.4) & (not bare)
+    labelled = (torch.rand(samples, generator=generator) < 0.4) & (not bare and not unlabelled)
     return Batch(inputs, targets, torch.arange(TOKENS) < counted[:, None], labelled)
 
 
 def batches_of(case: Case, rank: int, world: int) -> list[Batch]:
     return [
-        make_batch(100 * rank + number, size, case.bare(rank, world, number))
+        make_batch(100 * rank + number, size, case.bare(rank, world, number), unlabelled=number == 9)
         for number, size in enumerate(case.sizes(rank, world))
     ]
 
@@ -412,7 +413,7 @@ def measure_plan(folder: Path, world: World, *, even_ranks: bool) -> dict[str, A
     plan = make_plan(recipe, Topology(nodes=1, nproc_per_node=world.size, device="cpu"))
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.to_json())
-    data = make_batch(7, PLANNED, bare=False)
+    data = make_batch(7, PLANNED)
     model = make_net(several=False)
     called = wrapped(model, world)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)

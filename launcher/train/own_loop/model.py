@@ -9,7 +9,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from launcher.train.own_loop.sync import AfterLastBackward, AtBoundary, GradientSync, OneProcess
+from launcher.train.own_loop.ddp_sync import AfterLastBackward, AtBoundary
+from launcher.train.own_loop.sync import GradientSync, OneProcess
 
 _SHARDED = {"FullyShardedDataParallel": "FSDP", "FSDPModule": "FSDP", "DeepSpeedEngine": "DeepSpeed"}
 _AVERAGING_HOOKS = {"allreduce_hook", "fp16_compress_hook", "bf16_compress_hook"}
