@@ -27,6 +27,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead --write
+	$(BIN)/python -m benchmarks.editions --write
 
 schema: $(INSTALLED)
 	$(BIN)/python -m launcher schema > recipes/recipe.schema.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 UNKNOWN = "–"
 
@@ -69,6 +70,12 @@ def plural(how_many: float, thing: str) -> str:
     """
     ending = "" if how_many == 1 else ("es" if thing.endswith(("ch", "ss")) else "s")
     return f"{count(how_many)} {thing}{ending}"
+
+
+def least_or_most(numbers: Sequence[int]) -> str:
+    """Numbers that differ by one at most, such as the micro-steps of the ranks: `3`, or `2 or 3`."""
+    least, most = min(numbers), max(numbers)
+    return count(most) if least == most else f"{count(least)} or {count(most)}"
 
 
 def sentence(said: str) -> str:

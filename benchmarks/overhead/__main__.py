@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import spawn
 from benchmarks.overhead.case import table
 from benchmarks.overhead.measure import Settings, read_cases, run_rank
 from benchmarks.overhead.results import results_page
-from benchmarks.overhead.work import WORLD_SIZE, Size
+from benchmarks.overhead.work import WORLD_SIZE, Items, Size
 
 PROGRAM = "python -m benchmarks.overhead"
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -45,18 +45,21 @@ def main(arguments: Sequence[str]) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     if options.quick:
-        return Settings(("tiny",), (1, 4), pairs=1, updates={"tiny": 5})
+        return Settings(("tiny",), (1, 4), ("samples", "counted"), pairs=1, updates={"tiny": 5})
     updates = dict.fromkeys(options.model, options.updates) if options.updates else UPDATES
-    return Settings(tuple(options.model), tuple(options.k), options.pairs, updates)
+    return Settings(tuple(options.model), tuple(options.k), tuple(options.items), options.pairs, updates)
 
 
 def _parser() -> argparse.ArgumentParser:
-    sizes = get_args(Size)
+    sizes, items = get_args(Size), get_args(Items)
     parser = argparse.ArgumentParser(PROGRAM, description="What the launcher's loop costs against one written by hand.")
     parser.add_argument(
         "--model", nargs="+", choices=sizes, default=sizes, help="9.6 thousand or 9.8 million parameters"
     )
     parser.add_argument("--k", nargs="+", type=_count, default=(1, 4, 16), help="micro-steps per update")
+    parser.add_argument(
+        "--items", nargs="+", choices=items, default=items, help="items known from the plan, or counted in the data"
+    )
     parser.add_argument("--pairs", type=_count, default=7, help="runs of each loop")
     parser.add_argument("--updates", type=_count, help=f"timed updates of a run (default: {UPDATES})")
     parser.add_argument("--quick", action="store_true", help="only show that it works: tiny, K = 1 and 4, one pair")

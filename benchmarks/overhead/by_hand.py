@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from benchmarks.overhead.work import LEARNING_RATE, MICRO, WEIGHT_DECAY, Work, make_data, make_model
+from benchmarks.overhead.work import LEARNING_RATE, MICRO, WEIGHT_DECAY, Ran, Work, make_data, make_model
 
 Batch = tuple[Tensor, Tensor]
 
@@ -37,8 +37,8 @@ class Rows(Dataset[Batch]):
         return self._features[rows], self._classes[rows]
 
 
-def run_by_hand(work: Work, mark: Callable[[int], None], order: Sequence[Sequence[int]] | None = None) -> nn.Module:
-    """Train, and return the model.
+def run_by_hand(work: Work, mark: Callable[[int], None], order: Sequence[Sequence[int]] | None = None) -> Ran:
+    """Train.
 
     Args:
         work: what to train.
@@ -62,7 +62,7 @@ def run_by_hand(work: Work, mark: Callable[[int], None], order: Sequence[Sequenc
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return model
+    return Ran(model)
 
 
 def _shuffled(data: Rows, seed: int) -> Iterator[Batch]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.overhead.work import Size
+from benchmarks.markdown import markdown_table
+from benchmarks.overhead.work import Items, Size
 
 COLUMNS = (
     "model",
+    "items",
     "K",
     "by hand, ms",
     "launched, ms",
@@ -18,16 +20,24 @@ COLUMNS = (
     "largest",
     "CPU ratio",
     "µs more per micro-step",
+    "µs waited for counts",
     "parameters differ by",
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a loop took per update: seconds of the slower rank, and CPU seconds of all ranks."""
+    """What one run of a loop took per update.
+
+    Attributes:
+        wall: seconds of the slower rank.
+        cpu: CPU seconds of all ranks.
+        waited: of this rank's seconds, spent waiting for the count of a window.
+    """
 
     wall: float
     cpu: float
+    waited: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Case:
 
     Attributes:
         size: the model.
+        items: where the items of a window are known from.
         accumulation: micro-steps per update, K.
         updates: timed updates of each run.
         by_hand: runs of the loop by hand.
@@ -44,6 +55,7 @@ class Case:
     """
 
     size: Size
+    items: Items
     accumulation: int
     updates: int
     by_hand: tuple[Cost, ...]
@@ -64,6 +76,7 @@ class Case:
         ratios = [ours.wall / theirs.wall for theirs, ours in self.pairs]
         return (
             self.size,
+            self.items,
             str(self.accumulation),
             f"{1e3 * median(run.wall for run in self.by_hand):.2f}",
             f"{1e3 * median(run.wall for run in self.launched):.2f}",
@@ -72,16 +85,11 @@ class Case:
             f"{max(ratios):.2f}",
             f"{median(ours.cpu / theirs.cpu for theirs, ours in self.pairs):.2f}",
             f"{1e6 * median(ours.wall - theirs.wall for theirs, ours in self.pairs) / self.accumulation:.0f}",
+            f"{1e6 * median(run.waited for run in self.launched):.0f}",
             f"{self.difference:.0e}" if self.difference else "0",
         )
 
 
 def table(cases: Sequence[Case]) -> str:
     """The cases as a Markdown table, its columns aligned for a terminal too."""
-    rows = [COLUMNS, *(case.cells() for case in cases)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return markdown_table(COLUMNS, [case.cells() for case in cases])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from benchmarks.overhead.work import (
     SAMPLES,
     WEIGHT_DECAY,
     WORLD_SIZE,
+    Ran,
     Work,
     make_data,
     make_model,
@@ -28,12 +30,12 @@ from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
 from launcher.trackers.base import Composite
 from launcher.trackers.jsonl import JsonlTracker
+from launcher.train.accumulation import LoadedWindow
 from launcher.train.job import build_job, build_materials
+from launcher.train.loader import WindowLoader
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult
 from launcher.worker.process import StopFlag
-
-T = TypeVar("T")
 
 
 class WorkTask(Task):
@@ -60,6 +62,15 @@ class WorkTask(Task):
         return functional.cross_entropy(model(features), classes)
 
 
+class CountedTask(WorkTask):
+    """The work as a task that counts its items, as one over tokens does; they are the samples."""
+
+    def items(self, batch: Any) -> int:
+        """Rows that have a class."""
+        _, classes = batch
+        return int((classes >= 0).sum())
+
+
 def plan_of(work: Work) -> Plan:
     """The plan of a run; the recipe says nothing that the loop by hand does not do."""
     recipe = Recipe.model_validate(
@@ -74,8 +85,8 @@ def plan_of(work: Work) -> Plan:
     return make_plan(recipe, Topology(nodes=1, nproc_per_node=WORLD_SIZE, device="cpu"))
 
 
-def run_launched(work: Work, rank: int, folder: Path, mark: Callable[[int], None]) -> nn.Module:
-    """Train, and return the model.
+def run_launched(work: Work, rank: int, folder: Path, mark: Callable[[int], None]) -> Ran:
+    """Train.
 
     Args:
         work: what to train.
@@ -83,14 +94,15 @@ def run_launched(work: Work, rank: int, folder: Path, mark: Callable[[int], None
         folder: where rank 0 writes metrics.jsonl.
         mark: told the number of each update (from 0) before anything is done for it.
     """
-    materials = build_materials(lambda: WorkTask(work), work.seed)
+    kind = CountedTask if work.items == "counted" else WorkTask
+    materials = build_materials(lambda: kind(work), work.seed)
     plan = with_facts(plan_of(work), samples=len(materials.train_data), parameters=materials.parameters)
     job = build_job(plan, materials, rank, torch.device("cpu"), StopFlag().is_set)
     trackers = Composite([JsonlTracker(folder / "metrics.jsonl", print)] if rank == 0 else [])
     log = _Log(trackers, rank)
-    train(replace(job, windows=_marked(job.windows, mark)), log, log.started)
+    train(replace(job, windows=_Marked(job.windows, mark)), log, log.started)
     trackers.finish(True)
-    return job.engine.model
+    return Ran(job.engine.model, job.windows.waited if isinstance(job.windows, WindowLoader) else 0.0)
 
 
 class _Log:
@@ -116,15 +128,23 @@ class _Log:
             self._trackers.log(result.row())
 
 
-def _marked(windows: Iterable[T], mark: Callable[[int], None]) -> Iterator[T]:
-    """The windows; before each is asked for, its update is marked."""
-    remaining = iter(windows)
-    update = 0
-    while True:
-        mark(update)
-        try:
-            window = next(remaining)
-        except StopIteration:
-            return
-        yield window
-        update += 1
+class _Marked:
+    """The windows; before each is asked for, its update is marked.
+
+    Args:
+        windows: the windows.
+        mark: told the number of each update, from 0.
+    """
+
+    def __init__(self, windows: Iterable[LoadedWindow], mark: Callable[[int], None]) -> None:
+        self._windows = windows
+        self._mark = mark
+
+    def __iter__(self) -> Iterator[LoadedWindow]:
+        remaining = iter(self._windows)
+        for update in count():
+            self._mark(update)
+            window = next(remaining, None)
+            if window is None:
+                return
+            yield window

@@ -6,8 +6,9 @@ import gc
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -18,13 +19,13 @@ from torch import Tensor, nn
 from benchmarks.overhead.by_hand import run_by_hand
 from benchmarks.overhead.case import Case, Cost
 from benchmarks.overhead.launched import plan_of, run_launched
-from benchmarks.overhead.work import SAMPLES, WORLD_SIZE, Size, Work, make_model
+from benchmarks.overhead.work import SAMPLES, WORLD_SIZE, Items, Ran, Size, Work, make_model
 from launcher.plan.order import sample_order
 
 SKIPPED = 5  # updates at the beginning of a run that are not timed: DDP rebuilds its buckets, the optimizer its state
 COMPARED = 12  # updates after which the parameters of both loops are compared
 
-Loop = Callable[[Callable[[int], None]], nn.Module]
+Loop = Callable[[Callable[[int], None]], Ran]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Settings:
     Attributes:
         sizes: the models.
         accumulations: the values of K.
+        items: where the items of a window are known from.
         pairs: how often both loops run, in turn.
         updates: timed updates of each run, by model.
     """
 
     sizes: tuple[Size, ...]
     accumulations: tuple[int, ...]
+    items: tuple[Items, ...]
     pairs: int
     updates: dict[Size, int]
 
@@ -54,11 +57,11 @@ def run_rank(rank: int, settings: Settings, folder: Path) -> None:
     """
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD_SIZE)
     cases = []
-    for size in settings.sizes:
-        for accumulation in settings.accumulations:
-            cases.append(_measure(rank, size, accumulation, settings, folder))
-            if rank == 0:
-                print(cases[-1].line(), file=sys.stderr)
+    for size, items, accumulation in product(settings.sizes, settings.items, settings.accumulations):
+        work = Work(size, accumulation, SKIPPED + settings.updates[size], items)
+        cases.append(_measure(rank, work, settings, folder))
+        if rank == 0:
+            print(cases[-1].line(), file=sys.stderr)
     if rank == 0:
         (folder / "cases").write_bytes(pickle.dumps(cases))
     dist.destroy_process_group()
@@ -70,14 +73,13 @@ def read_cases(folder: Path) -> list[Case]:
     return cases
 
 
-def _measure(rank: int, size: Size, accumulation: int, settings: Settings, folder: Path) -> Case:
-    updates = settings.updates[size]
-    work = Work(size, accumulation, SKIPPED + updates)
+def _measure(rank: int, work: Work, settings: Settings, folder: Path) -> Case:
+    updates = settings.updates[work.size]
     loops: tuple[Loop, Loop] = (partial(run_by_hand, work), partial(run_launched, work, rank, folder))
-    difference = _difference(rank, Work(size, accumulation, COMPARED), folder)  # it also warms both loops up
+    difference = _difference(rank, replace(work, updates=COMPARED), folder)  # it also warms both loops up
     pairs = [[_cost(loop, updates) for loop in loops] for _ in range(settings.pairs)]
     by_hand, launched = zip(*pairs, strict=True)
-    return Case(size, accumulation, updates, by_hand, launched, difference)
+    return Case(work.size, work.items, work.accumulation, updates, by_hand, launched, difference)
 
 
 def _cost(loop: Loop, updates: int) -> Cost:
@@ -91,18 +93,18 @@ def _cost(loop: Loop, updates: int) -> Cost:
             wall, cpu = perf_counter(), process_time()
 
     gc.collect()
-    loop(mark)
+    waited = loop(mark).waited
     slowest = torch.tensor(perf_counter() - wall, dtype=torch.float64)
     total = torch.tensor(process_time() - cpu, dtype=torch.float64)
     dist.all_reduce(slowest, dist.ReduceOp.MAX)
     dist.all_reduce(total)
-    return Cost(slowest.item() / updates, total.item() / updates)
+    return Cost(slowest.item() / updates, total.item() / updates, waited / (SKIPPED + updates))
 
 
 def _difference(rank: int, work: Work, folder: Path) -> float:
     """Both loops on the same windows: the distance of their parameters over the distance that these went."""
-    launched = _flat(run_launched(work, rank, folder, _unmarked))
-    by_hand = _flat(run_by_hand(work, _unmarked, _order_of_plan(work, rank)))
+    launched = _flat(run_launched(work, rank, folder, _unmarked).model)
+    by_hand = _flat(run_by_hand(work, _unmarked, _order_of_plan(work, rank)).model)
     torch.manual_seed(work.seed)
     first = _flat(make_model(work.size))
     return float((launched - by_hand).norm() / (by_hand - first).norm())

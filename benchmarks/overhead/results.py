@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 from textwrap import dedent
 
-import torch
-
+from benchmarks.machine import this_machine
 from benchmarks.overhead.case import Case, table
 from benchmarks.overhead.work import MICRO, make_model
 
@@ -42,25 +38,10 @@ def results_page(cases: Sequence[Case], pairs: int, command: str) -> str:
         Both loops run in turn in the same two processes, {pairs} times each; timed updates per run: {updates}. A ratio
         belongs to two neighbouring runs and is launched / by hand: the median over the pairs, the smallest, the
         largest. Times are medians per update, the first five of a run left out; CPU time is that of both ranks with
-        all threads. The last column is the distance between the two loops' parameters after they saw the same windows,
-        relative to how far the parameters went.
+        all threads. Items are known from the plan (samples), or the launcher counts them in the data of each window
+        and adds the counts over the ranks (counted), as it must for tokens and as the loop by hand never does; what an
+        update waited for such a count is beside it. The last column is the distance between the two loops' parameters
+        after they saw the same windows, relative to how far the parameters went.
 
         """
     return dedent(head) + table(cases) + "\n"
-
-
-def this_machine() -> str:
-    """The machine and its software in words, without names."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{cores} cores ({_cpu_model()}), {memory:.0f} GiB of memory, {platform.system()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
-
-
-def _cpu_model() -> str:
-    description = Path("/proc/cpuinfo")
-    lines = description.read_text(encoding="utf-8").splitlines() if description.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

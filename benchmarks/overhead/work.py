@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Size = Literal["tiny", "wide"]
+Items = Literal["samples", "counted"]
 
 WORLD_SIZE = 2
 MICRO = 8  # samples per micro-step: little work, so that what surrounds it shows
@@ -20,6 +21,19 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.01
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What a loop leaves.
+
+    Attributes:
+        model: the trained model.
+        waited: seconds that it waited for the counts of its windows.
+    """
+
+    model: nn.Module
+    waited: float = 0.0
+
+
+@dataclass(frozen=True)
 class Work:
     """One run of a loop.
 
@@ -27,12 +41,14 @@ class Work:
         size: which model: tiny has 9.6 thousand parameters, wide 9.8 million.
         accumulation: micro-steps of a rank in a window, K.
         updates: optimizer steps.
+        items: whether the launcher knows the items of a window from the plan, or counts them in the data.
         seed: of the parameters, the data and the sample order.
     """
 
     size: Size
     accumulation: int
     updates: int
+    items: Items = "samples"
     seed: int = 0
 
     @property

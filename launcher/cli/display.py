@@ -20,6 +20,7 @@ class Display:
 
     Attributes:
         last_evaluation: name → value of the last evaluation.
+        noise_scale: the gradient noise scale as it was measured last, in samples; None if it was not.
 
     Args:
         console: where to print.
@@ -37,6 +38,7 @@ class Display:
         self._row: Mapping[str, float | None] = {}
         self._unshown = False
         self.last_evaluation: dict[str, float] = {}
+        self.noise_scale: float | None = None
 
     def __enter__(self) -> Display:
         if self._progress:
@@ -58,6 +60,8 @@ class Display:
     def row(self, row: Mapping[str, float | None]) -> None:
         """Keep an update's metrics for the next tick; show an evaluation at once."""
         self._row, self._unshown = row, True
+        noise_scale = row.get("train/gradient_noise_scale")
+        self.noise_scale = self.noise_scale if noise_scale is None else noise_scale
         evaluation = {name: value for name, value in row.items() if name.startswith("eval/") and value is not None}
         if evaluation:
             self.last_evaluation = evaluation
@@ -92,7 +96,7 @@ class Display:
 
 
 def row_in_words(row: Mapping[str, float | None]) -> str:
-    """The metrics that people watch, on one line."""
+    """The metrics that people watch, on one line; an update that was skipped has no loss."""
     shown: list[tuple[str, str, Callable[[float], str]]] = [
         ("loss", "train/loss", "{:.4f}".format),
         ("lr", "train/learning_rate", "{:.2e}".format),
@@ -100,7 +104,7 @@ def row_in_words(row: Mapping[str, float | None]) -> str:
         ("samples/s", "throughput/samples_per_sec", "{:,.0f}".format),
     ]
     shown += [(name, name, "{:.4f}".format) for name in row if name.startswith("eval/")]
-    return "  ".join(f"{label} {_number(row.get(name), form)}" for label, name, form in shown)
+    return "  ".join(f"{label} {_number(row[name], form)}" for label, name, form in shown if name in row)
 
 
 def _number(value: float | None, form: Callable[[float], str]) -> str:

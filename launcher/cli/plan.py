@@ -28,12 +28,15 @@ def plan(
     from launcher.cli.plan_text import print_plan
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
+    from launcher.plan.editions import compare_editions
     from launcher.plan.worlds import compare_worlds
 
     request = read_request(recipe, overrides or [])
-    rows = compare_worlds(request.plan.recipe, world or [])
+    plan = request.plan
+    worlds = compare_worlds(plan.recipe, world or [])
+    editions = compare_editions(plan.recipe.multitask, plan.topology.world_size, request.written)
     spec = preview(request)
     if as_json:
-        typer.echo(json.dumps(plan_as_json(request.plan, rows, spec), indent=2))
+        typer.echo(json.dumps(plan_as_json(plan, worlds, editions, spec), indent=2))
     else:
-        print_plan(request.plan, rows, spec)
+        print_plan(plan, worlds, editions, spec)

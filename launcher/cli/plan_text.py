@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.editions import EditionRow
+from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
+from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
-from launcher.words import plural, size
+from launcher.words import least_or_most, number, plural, size
 
 MOST_ROWS = 8
 MOST_BOXES = 32
 Line = tuple[str, str, str]  # what it is, its value, where the value comes from
 
 
-def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) -> None:
+def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[EditionRow], spec: LaunchSpec | None) -> None:
     """Print a plan to the terminal.
 
     Args:
         plan: the plan.
         worlds: the same recipe on other numbers of ranks.
+        editions: the editions that several losses can go backward in.
         spec: the launch, if there is one.
     """
     console = lasting_console()
@@ -35,19 +40,20 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) 
         f"({plural(topology.nodes, 'machine')} × {topology.nproc_per_node}), by {plan.recipe.launch.method}"
     )
     sections = [
-        ("Batch", batch_lines(plan)),
-        ("Window (■ reduces gradients, □ does not)", window_lines(plan)),
-        ("Length", length_lines(plan)),
-        ("Learning rate", rate_lines(plan)),
-        ("Gradients", gradient_lines(plan)),
+        ("Batch", _grid(batch_lines(plan))),
+        ("Window (■ reduces gradients, □ does not)", _grid(window_lines(plan))),
+        ("Batch schedule", _stages(plan.stages)),
+        ("Length", _grid(length_lines(plan))),
+        ("Learning rate", _grid(rate_lines(plan))),
+        ("Gradients", _grid(gradient_lines(plan))),
+        ("Noise of the gradient", _grid(noise_lines(plan))),
+        (f"{plural(len(plan.recipe.multitask.losses), 'loss')} (multitask.backward)", editions_table(editions)),
+        ("On other numbers of ranks", _worlds(worlds)),
     ]
-    for title, lines in sections:
-        if shown := list(lines):
+    for title, table in sections:
+        if table.rows:
             console.print(f"\n[bold]{title}[/bold]")
-            console.print(_grid(shown))
-    if worlds:
-        console.print("\n[bold]On other numbers of ranks[/bold]")
-        console.print(_worlds(worlds))
+            console.print(table)
     for warning in plan.warnings:
         console.print(Text(f"\nwarning: {warning}", style="yellow"))
     if spec is None:
@@ -58,11 +64,11 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], spec: LaunchSpec | None) 
 
 
 def batch_lines(plan: Plan) -> Iterator[Line]:
-    """From samples per update to micro-steps of each rank."""
+    """From samples per update to micro-steps of each rank, from the end of the batch schedule on."""
     batch, section = plan.batch, plan.recipe.batch
     ranks = plural(batch.world_size, "rank")
     derived = f"{batch.micro} × {batch.accumulation} × {ranks}"
-    yield "global batch", f"{batch.global_:,}", "batch.global" if section.global_ else f"= {derived}"
+    yield "global batch", f"{batch.global_:,}", _given(plan) if section.global_ else f"= {derived}"
     if section.micro is None:
         source = f"= {batch.global_} / ({batch.accumulation} × {ranks}), rounded up"
     elif section.micro > batch.micro:
@@ -74,8 +80,14 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     last = f", the last of {batch.smallest_micro_batch}" if batch.smallest_micro_batch != batch.micro else ""
     rounded = ", rounded up" if last else ""
     yield "micro-batches", f"{count:,}", f"= {batch.global_} / {batch.micro}{rounded}{last}"
-    yield "micro-steps", _steps(batch.micro_steps), f"per rank = {count} / {ranks}"
+    yield "micro-steps", least_or_most(batch.micro_steps), f"per rank = {count} / {ranks}"
     yield "check", f"{batch.global_:,}", _check(plan)
+
+
+def _given(plan: Plan) -> str:
+    """Where a given global batch comes from, and since when it holds."""
+    since = plan.stages[-1].first_update
+    return f"batch.global, from update {since + 1:,} on" if since else "batch.global"
 
 
 def _check(plan: Plan) -> str:
@@ -112,7 +124,10 @@ def length_lines(plan: Plan) -> Iterator[Line]:
             tail = f" and a tail of {length.tail_samples}, {kept}"
         yield "samples", f"{length.data_samples:,}", "per epoch: data.samples"
         yield "windows", f"{length.updates_per_epoch:,}", f"per epoch = {full} of {plan.batch.global_}{tail}"
-    if length.updates is None:
+    if train.epochs is not None and len(plan.stages) > 1:
+        updates = "?" if length.updates is None else f"{length.updates:,}"
+        yield "updates", updates, f"train.epochs {train.epochs}, with the batch schedule"
+    elif length.updates is None:
         yield "updates", "?", "" if train.epochs is None else f"= windows × {train.epochs} epochs"
     elif train.epochs is not None:
         yield "updates", f"{length.updates:,}", f"= {length.updates_per_epoch} × {train.epochs} epochs"
@@ -151,12 +166,16 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
 
 
-def _steps(steps: Sequence[int]) -> str:
-    fewest, most = min(steps), max(steps)
-    return str(most) if fewest == most else f"{fewest} or {most}"
+def noise_lines(plan: Plan) -> Iterator[Line]:
+    """The batch beside the noise scale that an earlier run measured; none without one."""
+    measured = plan.recipe.noise_scale.measured
+    if measured is not None:
+        noise = BatchNoise(plan.batch.global_, measured)
+        yield "noise scale", number(measured), "samples: noise_scale.measured"
+        yield "global batch", f"{noise.global_batch:,}", f"{noise.place}: {noise.meaning}"
 
 
-def _grid(lines: Sequence[Line]) -> Table:
+def _grid(lines: Iterable[Line]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(min_width=16)
     grid.add_column(justify="right", min_width=8)
@@ -166,15 +185,34 @@ def _grid(lines: Sequence[Line]) -> Table:
     return grid
 
 
-def _worlds(rows: Sequence[WorldRow]) -> Table:
+def _columns(*headers: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="")
-    for header in ("  ranks", "global batch", "micro-steps", "at work", "peak rate"):
+    for header in headers:
         table.add_column(header, justify="right")
+    return table
+
+
+def _stages(stages: Sequence[StagePlan]) -> Table:
+    """A row for each stage; none where there is one alone, which is the batch above."""
+    table = _columns("  from update", "global batch", "micro-steps", "updates", "rate scale")
+    for stage in stages if len(stages) > 1 else ():
+        table.add_row(
+            f"{stage.first_update + 1:,}",
+            f"{stage.global_:,}",
+            least_or_most(stage.micro_steps),
+            "?" if stage.updates is None else f"{stage.updates:,}",
+            f"{stage.learning_rate_scale:.4g}",
+        )
+    return table
+
+
+def _worlds(rows: Sequence[WorldRow]) -> Table:
+    table = _columns("  ranks", "global batch", "micro-steps", "at work", "peak rate")
     for row in rows:
         if row.refusal:
             table.add_row(f"{row.world_size:,}", "-", "-", "-", row.refusal)
             continue
-        steps = _steps((row.fewest_steps, row.most_steps))
+        steps = least_or_most((row.fewest_steps, row.most_steps))
         table.add_row(
             f"{row.world_size:,}", f"{row.global_batch:,}", steps, f"{row.efficiency:.1%}", f"{row.peak_rate:.4g}"
         )

@@ -11,15 +11,24 @@ from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, choose_topology, this_machine
 from launcher.recipe.load import LoadedRecipe, load_recipe
 from launcher.recipe.task_code import batchnorm_uses
+from launcher.recipe.task_methods import written_methods
 
 
 @dataclass(frozen=True)
 class Request:
-    """A recipe that can run, with its plan for this machine."""
+    """A recipe that can run, with its plan for this machine.
+
+    Attributes:
+        loaded: the recipe.
+        machine: this machine.
+        plan: the plan.
+        written: which of `loss`, `trunk` and `heads` the task writes; None if only running its code would tell.
+    """
 
     loaded: LoadedRecipe
     machine: Machine
     plan: Plan
+    written: frozenset[str] | None
 
     def several_machines(self) -> RequestError:
         """The refusal of a plan for more machines than this one."""
@@ -37,7 +46,8 @@ def read_request(path: Path, overrides: Sequence[str]) -> Request:
     machine = this_machine()
     try:
         topology = choose_topology(loaded.recipe.launch, machine)
-        plan = make_plan(loaded.recipe, topology, batchnorm_uses(loaded.recipe))
+        written = written_methods(loaded.recipe)
+        plan = make_plan(loaded.recipe, topology, batchnorm_uses(loaded.recipe), unread_task=written is None)
     except RequestError as error:
         raise error.located({"": str(path), **loaded.marks}) from None
-    return Request(loaded, machine, plan)
+    return Request(loaded, machine, plan, written)

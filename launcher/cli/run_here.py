@@ -15,13 +15,14 @@ from launcher.cli.request import Request
 from launcher.cli.watched import say_cause, watched
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.build import build_launch
+from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
-from launcher.words import duration, plural
+from launcher.words import duration, least_or_most, plural
 
 
 def run_here(request: Request, runs: Path, run_id: str | None) -> int:
@@ -61,13 +62,14 @@ def _announce(console: Console, plan: Plan, run: RunDirectory) -> None:
 
 
 def effective_batch(plan: Plan) -> str:
-    """The global batch and what it is made of."""
+    """The global batch and what it is made of; with a batch schedule, that of its end and where it begins."""
     batch = plan.batch
-    fewest, most = min(batch.micro_steps), batch.accumulation
-    steps = str(most) if fewest == most else f"{fewest} or {most}"
+    steps = least_or_most(batch.micro_steps)
     exactly = batch.micro * sum(batch.micro_steps) == batch.global_
     of = "of" if exactly else "of up to"
-    return f"{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
+    *before, _ = plan.stages
+    grown = f"from {before[0].global_:,} in {plural(len(before), 'stage')} to " if before else ""
+    return f"{grown}{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
 
 
 def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display) -> None:
@@ -80,6 +82,9 @@ def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome,
         console.print(f"effective global batch: {effective_batch(plan)}")
         for metric, value in display.last_evaluation.items():
             console.print(f"{metric}: {value:.4f}")
+        if display.noise_scale is not None:
+            noise = BatchNoise(plan.batch.global_, display.noise_scale)
+            console.print(f"gradient noise scale: {noise.sentence} (for the next plan: {noise.setting})")
     console.print(f"run: {shown_path(run.path)}")
     try:
         console.print(f"report: {shown_path(write_report(run))}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from launcher.errors import Mistake, RequestError
@@ -36,7 +38,7 @@ class BatchPlan(BaseModel):
     @property
     def efficiency(self) -> float:
         """Share of the ranks' time that is work when all wait for the busiest: 1 where shares are equal."""
-        return self.global_ / (self.world_size * min(self.accumulation * self.micro, self.global_))
+        return efficiency(self.global_, self.micro, self.micro_steps)
 
     @property
     def idle_ranks(self) -> int:
@@ -46,7 +48,23 @@ class BatchPlan(BaseModel):
     @property
     def smallest_micro_batch(self) -> int:
         """Samples in the smallest micro-batch of a full window."""
-        return self.global_ % self.micro or self.micro
+        return smallest_micro_batch(self.global_, self.micro)
+
+
+def efficiency(samples: int, micro: int, steps: Sequence[int]) -> float:
+    """Share of the ranks' time that is work in a window, when all wait for the busiest.
+
+    Args:
+        samples: samples of the window.
+        micro: samples per micro-step.
+        steps: micro-steps of each rank.
+    """
+    return samples / (len(steps) * min(max(steps) * micro, samples))
+
+
+def smallest_micro_batch(samples: int, micro: int) -> int:
+    """Samples in the smallest micro-batch of a window of so many samples."""
+    return samples % micro or min(micro, samples)
 
 
 def solve_batch(section: BatchSection, world_size: int) -> BatchPlan:

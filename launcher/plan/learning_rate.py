@@ -10,16 +10,31 @@ from pydantic import BaseModel, ConfigDict
 from launcher.recipe.schema import LrScalingSection, ScheduleSection
 
 
+class RateStage(BaseModel):
+    """A stage of the batch schedule, as the learning rate sees it.
+
+    Attributes:
+        until: the first update (from 0) that the stage does not have.
+        scale: what lr_scaling multiplies the base rate by in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    until: int
+    scale: float
+
+
 class LearningRatePlan(BaseModel):
     """The learning rate of every update; it counts updates, never micro-steps or ranks.
 
     Attributes:
         base: the recipe's `optimizer.lr`.
-        scale: what lr_scaling multiplies it by.
+        scale: what lr_scaling multiplies it by, from the end of the batch schedule on.
         shape: the schedule's name.
         warmup_updates: updates of linear warm-up.
         updates: updates of the run; None while the length of the data is not known.
         final: rate as the run ends, as a fraction of the peak.
+        stages: the stages of the batch schedule before its end; empty without one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,14 +45,23 @@ class LearningRatePlan(BaseModel):
     warmup_updates: int
     updates: int | None
     final: float
+    stages: tuple[RateStage, ...] = ()
 
     @property
     def peak(self) -> float:
-        """The largest rate of the run: base times scale."""
+        """The rate at the top of the schedule with the batch that the run ends with: base times scale."""
         return self.base * self.scale
 
     def factor(self, update: int) -> float:
-        """The rate of an update (from 0) as a fraction of the peak.
+        """The rate of an update (from 0) as a fraction of the peak: of the schedule, and of the batch's stage."""
+        return self._of_schedule(update) * (self.scale_at(update) / self.scale)
+
+    def scale_at(self, update: int) -> float:
+        """What lr_scaling multiplies the base rate by in the stage of an update (from 0)."""
+        return next((stage.scale for stage in self.stages if update < stage.until), self.scale)
+
+    def _of_schedule(self, update: int) -> float:
+        """The rate of an update as a fraction of the top of the schedule.
 
         Warm-up is linear and its last update has the peak; after it the rate falls along a line or half a cosine
         (Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", without restarts), and

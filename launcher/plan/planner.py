@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
-from launcher.plan.learning_rate import LearningRatePlan, batch_scale, warmup_updates
+from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
+from launcher.plan.length import LengthPlan, last_windowing, plan_length
+from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
 from launcher.plan.topology import Topology
 from launcher.plan.warnings import plan_warnings
-from launcher.plan.windows import Window, windows_of_run
-from launcher.recipe.schema import Recipe, TrainSection
+from launcher.plan.windows import Stage, Window, windows_of_run
+from launcher.recipe.schema import Recipe
 
 GRADIENT_BYTES = 4  # of one parameter: gradients are kept and reduced in fp32
-
-
-class LengthPlan(BaseModel):
-    """How long the run is. What depends on the data is None while its length is not known.
-
-    Attributes:
-        data_samples: samples in the training data.
-        updates_per_epoch: windows of an epoch.
-        tail_samples: samples of an epoch's short last window, stepped on or dropped; 0 when there is none.
-        updates: optimizer steps of the run.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data_samples: int | None
-    updates_per_epoch: int | None
-    tail_samples: int | None
-    updates: int | None
 
 
 class ReductionPlan(BaseModel):
@@ -46,20 +31,36 @@ class ReductionPlan(BaseModel):
 
 
 class Plan(BaseModel):
-    """Everything that is decided before a run starts; the workers receive it and hold themselves to it."""
+    """Everything that is decided before a run starts; the workers receive it and hold themselves to it.
+
+    Attributes:
+        recipe: the recipe.
+        topology: the processes.
+        batch: the batch of every full window, from the end of the batch schedule on.
+        stages: the global batches of the run, in order; the last one is that of `batch`.
+        length: how long the run is.
+        learning_rate: the rate of every update.
+        reduction: bytes that cross the network; None while the parameters are not known.
+        warnings: what will hurt, the worst first.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Recipe
     topology: Topology
     batch: BatchPlan
+    stages: tuple[StagePlan, ...]
     length: LengthPlan
     learning_rate: LearningRatePlan
     reduction: ReductionPlan | None
     warnings: tuple[str, ...]
 
-    def windows(self) -> Iterator[Window]:
-        """The windows of the run, update by update; the length of the data must be known."""
+    def windows(self, first_update: int = 0) -> Iterator[Window]:
+        """The windows of the run from an update on; the length of the data must be known.
+
+        Args:
+            first_update: the update to start at, from 0.
+        """
         if self.length.data_samples is None or self.length.updates is None:
             raise ValueError("the plan does not know the length of the data yet")
         return windows_of_run(
@@ -69,40 +70,59 @@ class Plan(BaseModel):
             world_size=self.topology.world_size,
             keep_tail=self.recipe.batch.tail == "keep",
             updates=self.length.updates,
+            schedule=[
+                Stage(stage.global_, following.first_update - stage.first_update)
+                for stage, following in pairwise(self.stages)
+            ],
+            first_update=first_update,
         )
+
+    def global_batch_at(self, update: float) -> int:
+        """Samples of a full window of the stage that an update (from 0) belongs to."""
+        begun = (stage for stage in reversed(self.stages) if stage.first_update <= update)
+        return next(begun, self.stages[0]).global_
 
     def to_json(self) -> str:
         """The plan as `plan.json` holds it."""
         return self.model_dump_json(by_alias=True, indent=2)
 
 
-def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = ()) -> Plan:
+def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (), unread_task: bool = False) -> Plan:
     """Work a recipe out for the processes that it gets.
 
     Args:
         recipe: the checked recipe.
         topology: the processes.
         batchnorm: places where the task's code names BatchNorm layers, for the warnings.
+        unread_task: whether only running the task's code would tell how it writes its losses, for the warnings.
 
     Raises:
         RequestError: a batch that cannot be, or a run without a single update.
     """
     batch = solve_batch(recipe.batch, topology.world_size)
-    length = _length(recipe, batch)
+    last = last_windowing(recipe, batch.global_)
+    schedule = solve_schedule(recipe.batch, last)
+    length = plan_length(recipe, schedule, last)
+    stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates)
     reduction = _reduction(recipe.model.parameters, batch)
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,
-        scale=batch_scale(recipe.lr_scaling, batch.global_),
+        scale=stages[-1].learning_rate_scale,
         shape=recipe.schedule.name,
         warmup_updates=warmup_updates(recipe.schedule, length.updates),
         updates=length.updates,
         final=recipe.schedule.final,
+        stages=tuple(
+            RateStage(until=following.first_update, scale=stage.learning_rate_scale)
+            for stage, following in pairwise(stages)
+        ),
     )
-    warnings = plan_warnings(recipe, batch, rate, length.tail_samples, batchnorm)
+    warnings = plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task)
     return Plan(
         recipe=recipe,
         topology=topology,
         batch=batch,
+        stages=stages,
         length=length,
         learning_rate=rate,
         reduction=reduction,
@@ -132,37 +152,6 @@ def with_facts(plan: Plan, *, samples: int, parameters: int) -> Plan:
     recipe = plan.recipe.model_copy(update={"data": data, "model": model})
     replanned = make_plan(recipe, plan.topology)
     return replanned.model_copy(update={"warnings": plan.warnings})
-
-
-def _length(recipe: Recipe, batch: BatchPlan) -> LengthPlan:
-    samples, train = recipe.data.samples, recipe.train
-    if samples is None:
-        return LengthPlan(data_samples=None, updates_per_epoch=None, tail_samples=None, updates=train.updates)
-    full, tail = divmod(samples, batch.global_)
-    keep = recipe.batch.tail == "keep"
-    per_epoch = full + (1 if tail and keep else 0)
-    if per_epoch == 0:
-        raise RequestError(
-            [
-                Mistake(
-                    "batch.tail",
-                    f"drop leaves nothing: the data has {samples} samples, fewer than batch.global {batch.global_}",
-                    f"Set batch.tail=keep, or batch.global={samples} or less",
-                )
-            ]
-        )
-    epoch_samples = samples if keep else full * batch.global_
-    updates = _updates(train, per_epoch, epoch_samples, batch.global_)
-    return LengthPlan(data_samples=samples, updates_per_epoch=per_epoch, tail_samples=tail, updates=updates)
-
-
-def _updates(train: TrainSection, per_epoch: int, epoch_samples: int, global_batch: int) -> int | None:
-    if train.epochs is not None:
-        return train.epochs * per_epoch
-    if train.samples is not None:
-        epochs, rest = divmod(train.samples, epoch_samples)
-        return epochs * per_epoch + -(-rest // global_batch)
-    return train.updates
 
 
 def _reduction(parameters: int | None, batch: BatchPlan) -> ReductionPlan | None:

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from launcher.plan.batch import BatchPlan, nearest_multiples
+from launcher.plan.batch import BatchPlan, efficiency, nearest_multiples, smallest_micro_batch
 from launcher.plan.learning_rate import LearningRatePlan
+from launcher.plan.length import LengthPlan
+from launcher.plan.stages import StagePlan
 from launcher.recipe.schema import Recipe
 
 
 def plan_warnings(
     recipe: Recipe,
     batch: BatchPlan,
+    stages: Sequence[StagePlan],
+    length: LengthPlan,
     rate: LearningRatePlan,
-    tail_samples: int | None,
     batchnorm: Sequence[str],
+    unread_task: bool,
 ) -> Iterator[str]:
     """The warnings of a plan, the worst first.
 
     Args:
         recipe: the recipe.
         batch: its worked-out batch.
+        stages: its global batches in order, the last one that of `batch`.
+        length: how long the run is.
         rate: its learning rate.
-        tail_samples: samples of the short last window of an epoch, if known.
         batchnorm: places where the task's code names BatchNorm layers.
+        unread_task: whether only running the task's code would tell how it writes its losses.
     """
-    yield from _batchnorm(recipe, batch, tail_samples, batchnorm)
+    yield from _batchnorm(recipe, batch, stages, length.tail_samples, batchnorm)
+    yield from _heads_unseen(recipe, unread_task)
     yield from _uneven(batch)
+    yield from _uneven_stages(batch, stages[:-1])
     yield from _script_with_another_window(recipe, batch)
-    yield from _dropped_tail(recipe, tail_samples)
+    yield from _dropped_tail(recipe, stages, length)
     yield from _follows_world(batch)
+    yield from _schedule_without_end(stages, length.updates)
     yield from _long_warmup(rate)
     yield from _no_checkpoints(recipe)
 
 
-def _batchnorm(recipe: Recipe, batch: BatchPlan, tail_samples: int | None, uses: Sequence[str]) -> Iterator[str]:
+def _batchnorm(
+    recipe: Recipe, batch: BatchPlan, stages: Sequence[StagePlan], tail_samples: int | None, uses: Sequence[str]
+) -> Iterator[str]:
     if not uses:
         return
     where = ", ".join(uses)
@@ -48,14 +59,22 @@ def _batchnorm(recipe: Recipe, batch: BatchPlan, tail_samples: int | None, uses:
         f"BatchNorm ({where}) takes its statistics from {over}, not from the global batch, so accumulation "
         f"does not equal one big batch; {cure}."
     )
-    sizes = {batch.micro, batch.smallest_micro_batch}
-    if tail_samples and recipe.batch.tail == "keep":
-        sizes.add(tail_samples % batch.micro or min(batch.micro, tail_samples))
-    if 1 in sizes:
+    of_windows = {batch.micro, *(smallest_micro_batch(stage.global_, batch.micro) for stage in stages)}
+    of_tail = tail_samples if recipe.batch.tail == "keep" else None
+    if 1 in of_windows or (of_tail and smallest_micro_batch(of_tail, batch.micro) == 1):
         what = "the last micro-batch of an epoch has 1 sample"
-        if 1 in (batch.micro, batch.smallest_micro_batch):
+        if 1 in of_windows:
             what = "batch.micro is 1" if batch.micro == 1 else "the last micro-batch of a window has 1 sample"
         yield f"{what}: BatchNorm has no statistics of a single sample; choose batch.micro so that none has 1."
+
+
+def _heads_unseen(recipe: Recipe, unread_task: bool) -> Iterator[str]:
+    if unread_task and recipe.task and recipe.multitask.backward == "shared":
+        name = recipe.task.entry.rpartition(":")[2]
+        yield (
+            f"multitask.backward=shared needs {name}.trunk and {name}.heads; whether they are written shows only when "
+            "its code runs, and the run ends at its start if they are not."
+        )
 
 
 def _uneven(batch: BatchPlan) -> Iterator[str]:
@@ -73,20 +92,50 @@ def _uneven(batch: BatchPlan) -> Iterator[str]:
         )
 
 
+def _uneven_stages(batch: BatchPlan, stages: Sequence[StagePlan]) -> Iterator[str]:
+    """One warning for all stages before the last: of the one whose ranks wait the most."""
+    uneven = [stage for stage in stages if min(stage.micro_steps) != max(stage.micro_steps)]
+    if not uneven:
+        return
+
+    def at_work(stage: StagePlan) -> float:
+        return efficiency(stage.global_, batch.micro, stage.micro_steps)
+
+    worst = min(uneven, key=at_work)
+    idle, fewest = worst.micro_steps.count(0), min(worst.micro_steps)
+    what = f"ranks have {fewest} or {max(worst.micro_steps)} micro-steps"
+    if idle:
+        what = f"{idle} of {batch.world_size} ranks have no samples"
+    near = " or ".join(map(str, nearest_multiples(worst.global_, batch.micro * batch.world_size)))
+    others = f" (uneven stages in all: {len(uneven)})" if len(uneven) > 1 else ""
+    yield (
+        f"batch.schedule: {what} in the stage of global {worst.global_}, where {1 - at_work(worst):.1%} of all time is "
+        f"spent waiting{others}; {near} divides evenly."
+    )
+
+
 def _script_with_another_window(recipe: Recipe, batch: BatchPlan) -> Iterator[str]:
     window = batch.accumulation * batch.micro * batch.world_size
     if recipe.script and window != batch.global_:
         near = " or ".join(map(str, nearest_multiples(batch.global_, batch.micro * batch.world_size)))
         yield (
             f"a script that takes {batch.accumulation} micro-steps of {batch.micro} on {batch.world_size} ranks alike "
-            f"sees {window} samples per update, not {batch.global_}; batch.global={near} is what it would see."
+            f"sees {window} samples per update, not {batch.global_}; batch.global={near} is what it would see, and an "
+            "Accumulator.from_env with its sampler() sees what is planned."
         )
 
 
-def _dropped_tail(recipe: Recipe, tail_samples: int | None) -> Iterator[str]:
-    if recipe.batch.tail == "drop" and tail_samples:
-        total = recipe.data.samples or tail_samples
-        yield f"batch.tail=drop leaves out {tail_samples} of {total} samples in each epoch; keep trains on all of them."
+def _dropped_tail(recipe: Recipe, stages: Sequence[StagePlan], length: LengthPlan) -> Iterator[str]:
+    total = length.data_samples
+    if recipe.batch.tail == "keep" or total is None:
+        return
+    left_out = {stage.global_: total % stage.global_ for stage in stages if total % stage.global_}
+    if len(stages) == 1 and left_out:
+        (tail,) = left_out.values()
+        yield f"batch.tail=drop leaves out {tail} of {total} samples in each epoch; keep trains on all of them."
+    elif left_out:
+        said = ", ".join(f"{tail} with windows of {size}" for size, tail in left_out.items())
+        yield f"batch.tail=drop leaves out, of the {total} samples of an epoch, {said}; keep trains on all of them."
 
 
 def _follows_world(batch: BatchPlan) -> Iterator[str]:
@@ -94,6 +143,15 @@ def _follows_world(batch: BatchPlan) -> Iterator[str]:
         yield (
             f"batch.global is not given: it is {batch.global_} on {batch.world_size} ranks and changes with their "
             f"number; set batch.global={batch.global_} to keep it."
+        )
+
+
+def _schedule_without_end(stages: Sequence[StagePlan], updates: int | None) -> Iterator[str]:
+    last = stages[-1]
+    if updates is not None and last.first_update >= updates:
+        yield (
+            f"batch.schedule takes {last.first_update} updates and the run has {updates}: batch.global {last.global_} "
+            "is never reached."
         )
 
 

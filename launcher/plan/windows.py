@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from launcher.plan.windowing import Progress, Windowing
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,14 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of the batch schedule: so many windows of one size, before those of the next."""
+
+    global_batch: int
+    updates: int
+
+
+@dataclass(frozen=True)
 class Window:
     """All micro-steps of all ranks between two optimizer steps.
 
@@ -22,10 +32,11 @@ class Window:
         update: the update that the window makes, from 0.
         epoch: its epoch, from 0.
         first: its first position in the order of the epoch.
-        samples: how many samples it has: the global batch, or fewer in the tail.
+        samples: how many samples it has: the global batch of its stage, or fewer in the tail.
         micro: samples per micro-batch; the window's last one may have fewer.
         world_size: ranks that share it.
         samples_seen: samples consumed by the run when the window is done.
+        ends_epoch: whether it is the last window of its epoch, also in a run that ends with it.
     """
 
     update: int
@@ -35,6 +46,7 @@ class Window:
     micro: int
     world_size: int
     samples_seen: int
+    ends_epoch: bool = False
 
     def micro_batches(self, rank: int) -> tuple[MicroBatch, ...]:
         """The micro-batches of one rank, in order: a contiguous run of the window's.
@@ -54,26 +66,61 @@ def micro_steps(samples: int, micro: int, world_size: int) -> tuple[int, ...]:
 
 
 def windows_of_run(
-    *, data_samples: int, global_batch: int, micro: int, world_size: int, keep_tail: bool, updates: int
+    *,
+    data_samples: int,
+    global_batch: int,
+    micro: int,
+    world_size: int,
+    keep_tail: bool,
+    updates: int,
+    schedule: Sequence[Stage] = (),
+    first_update: int = 0,
 ) -> Iterator[Window]:
     """The windows of a run, update by update.
 
     Args:
         data_samples: samples in the training data.
-        global_batch: samples per window.
+        global_batch: samples per window, from the end of the schedule on.
         micro: samples per micro-batch.
         world_size: ranks.
         keep_tail: whether an epoch's short last window is a window.
         updates: how many windows the run has.
+        schedule: the stages before that, in order.
+        first_update: the update to start at; it is reached at once, without the windows before it.
     """
-    in_epoch = -(-data_samples // global_batch) if keep_tail else data_samples // global_batch
-    epoch_samples = data_samples if keep_tail else in_epoch * global_batch
-    for update in range(updates):
-        epoch, index = divmod(update, in_epoch)
-        first = index * global_batch
-        samples = min(global_batch, data_samples - first)
-        seen = epoch * epoch_samples + first + samples
-        yield Window(update, epoch, first, samples, micro, world_size, seen)
+    progress = _progress(Windowing(data_samples, global_batch, keep_tail), schedule, first_update)
+    before, after = next(progress), next(progress)
+    for following in progress:
+        if before.update >= updates:
+            return
+        samples = after.samples_seen - before.samples_seen
+        yield Window(
+            update=before.update,
+            epoch=after.epoch,
+            first=after.first - samples,
+            samples=samples,
+            micro=micro,
+            world_size=world_size,
+            samples_seen=after.samples_seen,
+            ends_epoch=following.epoch > after.epoch,
+        )
+        before, after = after, following
+
+
+def _progress(last: Windowing, schedule: Sequence[Stage], first_update: int) -> Iterator[Progress]:
+    """How far a run is before `first_update` and before each update after it, without end."""
+    progress = Progress()
+    for stage in schedule:
+        windowing = replace(last, global_batch=stage.global_batch)
+        end = progress.update + stage.updates
+        progress = windowing.after(progress, max(0, min(first_update, end) - progress.update))
+        while progress.update < end:
+            yield progress
+            progress = windowing.after(progress, 1)
+    progress = last.after(progress, max(0, first_update - progress.update))
+    while True:
+        yield progress
+        progress = last.after(progress, 1)
 
 
 def _share(micro_batches: int, world_size: int, rank: int) -> tuple[int, int]:

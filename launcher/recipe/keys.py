@@ -21,6 +21,7 @@ OTHER_WORDS = {
     "accumulation_steps": "batch.accumulation",
     "gradient_accumulation_steps": "batch.accumulation",
     "drop_last": "batch.tail",
+    "rampup_batch_size": "batch.schedule",
     "num_epochs": "train.epochs",
     "max_epochs": "train.epochs",
     "num_train_epochs": "train.epochs",
@@ -90,7 +91,9 @@ def suggestion(key: str) -> str:
     near = difflib.get_close_matches(word, children(parent), 1, cutoff=0.6)
     if near:
         return f"{parent}.{near[0]}" if parent else near[0]
-    words = {known.rpartition(".")[2]: known for known in reversed(all_keys())}
+    words: dict[str, str] = {}
+    for known in sorted(all_keys(), key=lambda key: key.count(".")):  # a section before a key of another with its name
+        words.setdefault(known.rpartition(".")[2], known)
     elsewhere = difflib.get_close_matches(word, words, 1, cutoff=0.8)
     if elsewhere:
         return words[elsewhere[0]]

@@ -16,6 +16,7 @@ from launcher.recipe.rules import broken_rules
 from launcher.recipe.schema import Recipe
 from launcher.recipe.source import Source, read_source
 from launcher.recipe.task_code import missing_code
+from launcher.recipe.task_methods import heads_that_are_missing
 
 MAX_MISTAKES = 50  # shown of one recipe
 
@@ -48,7 +49,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     source = read_source(path, overrides)
     mistakes, recipe = _validate(source)
     recipe = _with_absolute_paths(recipe, source, path)
-    mistakes += missing_code(recipe)
+    mistakes += list(missing_code(recipe)) or heads_that_are_missing(recipe)
     if mistakes:
         located = RequestError(mistakes).located(source.marks)
         raise RequestError(sorted(located.mistakes, key=lambda mistake: _place(mistake.where)))
@@ -137,6 +138,8 @@ def _value_at(data: Any, key: str) -> Any:
     for part in key.split("."):
         if isinstance(data, dict) and part in data:
             data = data[part]
+        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
         else:
             return data
     return data

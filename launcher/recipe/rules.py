@@ -51,6 +51,30 @@ def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
     yield Mistake("batch", f"two of global, micro and accumulation are needed, and {only} given", cure)
 
 
+def _schedule_leads_to_a_global_batch(recipe: Recipe) -> Iterator[Mistake]:
+    batch = recipe.batch
+    # Without micro or accumulation, the rule above asks for batch.global already.
+    if batch.schedule and batch.global_ is None and batch.micro is not None and batch.accumulation is not None:
+        yield Mistake(
+            "batch.schedule",
+            "needs batch.global, the samples per update from the end of the schedule on",
+            "Give batch.global instead of batch.accumulation, or set batch.schedule=null",
+        )
+
+
+def _one_length_for_each_stage(recipe: Recipe) -> Iterator[Mistake]:
+    for index, stage in enumerate(recipe.batch.schedule):
+        key = f"batch.schedule.{index}"
+        if stage.updates is None and stage.samples is None:
+            yield Mistake(
+                key,
+                "one of updates and samples is needed, to say how long the stage lasts",
+                f"Write for example {{global: {stage.global_}, updates: 100}}",
+            )
+        elif stage.updates is not None and stage.samples is not None:
+            yield Mistake(key, "updates and samples are given; a stage has one length", "Keep one of them")
+
+
 def _one_length(recipe: Recipe) -> Iterator[Mistake]:
     given = [key for key in ("epochs", "updates", "samples") if getattr(recipe.train, key) is not None]
     if not given and not recipe.script:
@@ -94,9 +118,14 @@ def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
     """Settings of our own loop, which a script would have to read for them to mean anything."""
     if recipe.script is None or recipe.task is not None:
         return
-    for name in ("schedule", "eval", "parallel"):
+    for name in ("multitask", "schedule", "eval", "guard", "parallel"):
         yield from _changed_from_default(name, getattr(recipe, name), ())
     yield from _changed_from_default("train", recipe.train, ("epochs", "updates", "samples", "seed", "precision"))
+
+
+def _script_has_its_own_batch_schedule(recipe: Recipe) -> Iterator[Mistake]:
+    if recipe.script is not None and recipe.task is None:
+        yield from _changed_from_default("batch", recipe.batch, ("global_", "micro", "accumulation", "tail"))
 
 
 def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...]) -> Iterator[Mistake]:
@@ -108,9 +137,12 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
 _RULES = (
     (_one_thing_to_run, ("task", "script")),
     (_two_of_the_batch, ("batch",)),
+    (_schedule_leads_to_a_global_batch, ("batch",)),
+    (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),
     (_scaling_has_a_reference, ("lr_scaling",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
-    (_script_does_it_itself, ("task", "script", "schedule", "eval", "parallel", "train")),
+    (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
+    (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

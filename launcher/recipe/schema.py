@@ -60,6 +60,16 @@ class ModelSection(Section):
     )
 
 
+class StageSection(Section):
+    """A global batch that the run has before its last one; give exactly one of updates and samples."""
+
+    global_: Count = Field(alias="global", description="Samples per update over all ranks while the stage lasts.")
+    updates: Count | None = Field(default=None, description="The stage lasts for so many updates.")
+    samples: Count | None = Field(
+        default=None, description="The stage lasts until so many more samples were taken, rounded up to whole updates."
+    )
+
+
 class BatchSection(Section):
     """How many samples an update sees; give any two of global, micro and accumulation."""
 
@@ -68,6 +78,11 @@ class BatchSection(Section):
     accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
     tail: Literal["keep", "drop"] = Field(
         default="keep", description="The short last window of an epoch: step on what it has, or drop it."
+    )
+    schedule: tuple[StageSection, ...] = Field(
+        default=(),
+        strict=False,
+        description="Stages with a global batch of their own, one after the other, before `global` holds.",
     )
 
 

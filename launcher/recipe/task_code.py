@@ -37,14 +37,19 @@ def batchnorm_uses(recipe: Recipe) -> tuple[str, ...]:
         return ()
     found = {
         (node.lineno, name)
-        for node in ast.walk(_parse(Path(file)))
+        for node in ast.walk(parse(Path(file)))
         if isinstance(node, ast.Attribute | ast.Name)
         and "BatchNorm" in (name := node.attr if isinstance(node, ast.Attribute) else node.id)
     }
     return tuple(f"{Path(file).name}:{line} {name}" for line, name in sorted(found))
 
 
-def _parse(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
+    """The code of a file as a tree.
+
+    Raises:
+        SyntaxError, ValueError, OSError: it is not Python, or cannot be read.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the file's own, such as invalid escapes; Python shows them when it runs it
         return ast.parse(path.read_bytes())
@@ -56,7 +61,7 @@ def _broken_file(key: str, path: Path) -> Iterator[Mistake]:
         yield Mistake(key, wrong, cure_for_missing(path, PYTHON, "Paths start from the folder of the recipe"))
         return
     try:
-        _parse(path)
+        parse(path)
     except SyntaxError as error:
         place = f"{shown(path)}:{error.lineno}" if error.lineno else shown(path)
         yield Mistake(key, f"{place} is not Python: {error.msg}", "Correct the file")
@@ -67,7 +72,7 @@ def _broken_file(key: str, path: Path) -> Iterator[Mistake]:
 
 
 def _missing_class(path: Path, name: str) -> Iterator[Mistake]:
-    names, classes, open_ended = _bound_names(_parse(path))
+    names, classes, open_ended = _bound_names(parse(path))
     if name in names or open_ended:
         return
     near = difflib.get_close_matches(name, names, 1)

@@ -38,7 +38,10 @@ def _window(plan: Plan, samples: int) -> Window:
 def equation(plan: Plan) -> tuple[str, str]:
     """The two sides of the batch: the samples of an update, and what they are made of."""
     batch = plan.batch
+    since = plan.stages[-1].first_update
     result = words.plural(batch.global_, "sample") + " per update"
+    if since:
+        result += f" from update {words.count(since + 1)} on"
     if batch.world_size * batch.accumulation * batch.micro == batch.global_:
         ranks, steps = words.plural(batch.world_size, "rank"), words.plural(batch.accumulation, "micro-step")
         return result, f"{ranks} × {steps} × {words.plural(batch.micro, 'sample')}"
@@ -56,9 +59,10 @@ def dealing(plan: Plan) -> str:
     runs = [(steps, len(list(same))) for steps, same in groupby(batch.micro_steps)]
     uneven = (f"{words.plural(ranks, 'rank')} with {_steps(steps)}" for steps, ranks in runs)
     takes = f"{_steps(batch.accumulation)} each" if len(runs) == 1 else ", ".join(uneven)
+    when = "in the backward" if plan.recipe.multitask.backward == "joint" else "after the last backward"
     return (
         f"The {total} are dealt to {words.plural(batch.world_size, 'rank')}: {takes}. Gradients add up on each rank "
-        "and cross the network once per update, in the backward of its last micro-step, the boundary."
+        f"and cross the network once per update, {when} of its last micro-step, the boundary."
     )
 
 
@@ -72,10 +76,11 @@ def ending(plan: Plan) -> str:
     if not tail:
         return ""
     is_or_are = "is" if tail == 1 else "are"
+    epoch = "epoch of such windows" if len(plan.stages) > 1 else "epoch"
     if plan.recipe.batch.tail == "drop":
-        return f"The {words.plural(tail, 'sample')} left at the end of each epoch {is_or_are} dropped."
+        return f"The {words.plural(tail, 'sample')} left at the end of each {epoch} {is_or_are} dropped."
     return (
-        f"The last update of each epoch is the tail: the {words.plural(tail, 'sample')} that {is_or_are} left, "
+        f"The last update of each {epoch} is the tail: the {words.plural(tail, 'sample')} that {is_or_are} left, "
         f"scaled by {words.count(tail)} and not by {words.count(plan.batch.global_)}."
     )
 

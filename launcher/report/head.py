@@ -108,6 +108,12 @@ def _warnings(record: RunRecord) -> Markup:
     if lost:
         updates = words.plural(len(lost), "update")
         said.append(f"The loss is not a finite number in {updates}, first in update {words.count(lost[0])}.")
+    skipped = record.values("train/skipped_updates")
+    if skipped and skipped[-1]:
+        said.append(
+            f"{words.plural(skipped[-1], 'update')} made no optimizer step: the window had no items, or the gradient "
+            "overflowed in fp16. The learning rate waited."
+        )
     if not said:
         return NOTHING
     return _note("Warnings", element("ul", *(element("li", text(words.sentence(one))) for one in said)), kind="warn")
@@ -139,6 +145,8 @@ def _samples_tile(record: RunRecord) -> Tile:
 
 def _tail_note(record: RunRecord) -> str:
     plan = record.plan
+    if len(plan.stages) > 1:
+        return f"{words.count(plan.stages[0].global_)} at first"
     if plan.length.tail_samples and plan.recipe.batch.tail == "keep":
         return f"{words.count(plan.length.tail_samples)} in the tail"
     return f"on {words.plural(plan.batch.world_size, 'rank')}"

@@ -14,13 +14,15 @@ from launcher.report.pictures import (
     grad_norm_figure,
     learning_rate_figure,
     loss_figure,
+    losses_figures,
+    noise_figures,
     reduction_figure,
     small_figures,
     throughput_figure,
 )
 from launcher.report.read import RunRecord
 from launcher.report.style import STYLE
-from launcher.report.tables import evaluation_table, numbers_table, plan_table
+from launcher.report.tables import evaluation_table, numbers_table, plan_table, stages_table
 
 # The browser itself sees to it that the page stays one file: whatever slipped in could load nothing and run nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -58,9 +60,9 @@ def _meta(record: RunRecord) -> Markup:
 def _sections(record: RunRecord) -> tuple[Markup, ...]:
     return (
         render_head(record),
-        _figures("Learning", loss_figure(record), *small_figures(record)),
+        _figures("Learning", loss_figure(record), *losses_figures(record), *small_figures(record)),
         _batch(record),
-        _figures("Optimization", learning_rate_figure(record), grad_norm_figure(record)),
+        _figures("Optimization", learning_rate_figure(record), grad_norm_figure(record), *noise_figures(record)),
         _figures("Speed", throughput_figure(record), reduction_figure(record)),
         evaluation_table(record),
         element("section", element("h2", text("Plan")), plan_table(record.plan)),
@@ -87,6 +89,7 @@ def _batch(record: RunRecord) -> Markup:
         element("h2", text("The batch")),
         element("p", element("strong", text(result)), text(f" = {made_of}"), class_="equation"),
         element("p", text(" ".join(part for part in (dealing(plan), ending(plan)) if part)), class_="prose"),
+        stages_table(plan),
         element(
             "div",
             _window("A full window", full, wide=not tail) if is_met else NOTHING,

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from statistics import median
 
 from launcher import words
-from launcher.report.chart import Chart, Look, Series
+from launcher.plan.noise import BatchNoise
+from launcher.report.chart import Chart, Look, Series, Tone
 from launcher.report.derivation import counted
 from launcher.report.figure import Figure
 from launcher.report.read import Point, RunRecord, update_of
@@ -16,8 +17,13 @@ _MOST_BARS = 150  # updates; a longer run is drawn as a line
 _MANY = 300  # updates; from here on a line is too restless to be read without its means
 _MOST_DASHED_STEPS = 60  # updates
 _MOST_SMALL_CHARTS = 12
-_MOST_EVALUATION_DOTS = 60
+_MOST_DOTS_ON_A_LINE = 60
 _LEARNING_HEIGHT = 250  # pixels; what was learnt is looked at most
+
+# Lines that are told apart in one chart.
+_LINES: tuple[tuple[Tone, Look], ...] = (
+    ("a", "line"), ("b", "line"), ("c", "line"), ("a", "dashed"), ("b", "dashed"), ("c", "dashed"),
+)  # fmt: skip
 
 LOSS = "train/loss"
 EVAL_LOSS = "eval/loss"
@@ -34,23 +40,36 @@ def loss_figure(record: RunRecord) -> Figure:
     return Figure("Loss", chart, caption, wide=True)
 
 
+def losses_figures(record: RunRecord) -> Iterator[Figure]:
+    """The losses of a run that has several, each a line; in more than one figure where one would be too full."""
+    names = record.metrics(LOSS + "/")
+    for place in range(0, len(names), len(_LINES)):
+        shown = names[place : place + len(_LINES)]
+        series = (_smoothed(name, record.column(name), *look) for name, look in zip(shown, _LINES, strict=False))
+        chart = Chart(
+            "Each loss over the updates of the run", record.span, tuple(series), words.number, height=_LEARNING_HEIGHT
+        )
+        yield Figure("Losses", chart, "Of each update, the exact mean of each loss, before its weight.")
+
+
 def small_figures(record: RunRecord) -> Iterator[Figure]:
-    """Evaluations with a scale of their own, and the losses of each task; at most a dozen."""
-    evaluations = [name for name in record.metrics("eval/") if name != EVAL_LOSS]
-    losses = record.metrics(LOSS + "/")
-    for name in [*evaluations, *losses][:_MOST_SMALL_CHARTS]:
-        points = record.column(name)
-        series = _with_means(name, points) if name in losses else (_evaluated(name, points),)
-        chart = Chart(f"{name} over the updates of the run", record.span, series, words.number, height=_LEARNING_HEIGHT)
-        yield Figure(name, chart)
+    """Evaluations with a scale of their own; at most a dozen."""
+    names = [name for name in record.metrics("eval/") if name != EVAL_LOSS]
+    for name in names[:_MOST_SMALL_CHARTS]:
+        series = _dotted(name, record.column(name), "b")
+        title = f"{name} over the updates of the run"
+        yield Figure(name, Chart(title, record.span, (series,), words.number, height=_LEARNING_HEIGHT))
 
 
 def batch_figure(record: RunRecord) -> Figure:
     """The effective global batch of every update, with the tails apart."""
-    planned = record.plan.batch.global_
+    full: list[Point] = []
+    tails: list[Point] = []
     points = record.column("batch/global_samples")
-    full = [point for point in points if point[1] is None or point[1] >= planned]
-    tails = [(update, samples) for update, samples in points if samples is not None and samples < planned]
+    for update, samples in points:
+        # A row counts updates from 1, and a plan from 0.
+        short = samples is not None and samples < record.plan.global_batch_at(update - 1)
+        (tails if short else full).append((update, samples))
     if len(points) <= _MOST_BARS:
         series = (Series("full window", full, "bars"), Series("tail", tails, "bars", "b"))
     else:
@@ -96,6 +115,22 @@ def grad_norm_figure(record: RunRecord) -> Figure:
     return Figure(
         "Gradient norm", Chart("L2 norm of the gradient of each update", record.span, series, words.number), caption
     )
+
+
+def noise_figures(record: RunRecord) -> Iterator[Figure]:
+    """The gradient noise scale with the global batch beside it, where it was measured."""
+    metric = "train/gradient_noise_scale"
+    measured = record.values(metric)
+    if not measured:
+        return
+    noise = BatchNoise(record.plan.batch.global_, measured[-1])
+    first, last = record.span
+    ends: list[Point] = [(first - 0.5, noise.global_batch), (last + 0.5, noise.global_batch)]
+    batch = Series("global batch", ends, "dashed", "b")
+    title = "Gradient noise scale and global batch, in samples"
+    chart = Chart(title, record.span, (batch, _dotted(metric, record.column(metric), "a")), words.number)
+    caption = f"At the end {noise.sentence}. With {noise.setting}, the plan of the next run says so too."
+    yield Figure("Gradient noise scale", chart, caption, wide=True)
 
 
 def throughput_figure(record: RunRecord) -> Figure:
@@ -153,9 +188,14 @@ def _saving(sent: list[Point], without: list[Point], accumulation: int) -> str:
     return f"{words.size(crossed)} in all per rank, as much as without no_sync.{why}"
 
 
-def _evaluated(name: str, points: list[Point]) -> Series:
-    """A line with a dot at each evaluation, as long as the dots stand apart."""
-    return Series(name, points, "marked" if len(points) <= _MOST_EVALUATION_DOTS else "line", "b")
+def _dotted(name: str, points: list[Point], tone: Tone) -> Series:
+    """A line with a dot at each measurement, as long as the dots stand apart."""
+    return Series(name, points, "marked" if len(points) <= _MOST_DOTS_ON_A_LINE else "line", tone)
+
+
+def _smoothed(name: str, points: list[Point], tone: Tone, look: Look) -> Series:
+    """A line; in a long run of the means of its stretches."""
+    return Series(name, points if len(points) <= _MANY else chunk_means(points)[0], look, tone)
 
 
 def _with_means(name: str, points: list[Point]) -> tuple[Series, ...]:

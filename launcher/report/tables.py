@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from launcher import words
 from launcher.plan.planner import Plan
+from launcher.recipe.schema import MultitaskSection
 from launcher.report.evaluation import Extreme, evaluations
 from launcher.report.markup import NOTHING, Markup, element, text
 from launcher.report.read import STEP, Row, RunRecord
@@ -47,10 +48,35 @@ def plan_table(plan: Plan) -> Markup:
         "Seed": str(recipe.train.seed),
         "Training data": _known(length.data_samples, "sample"),
         "Updates per epoch": words.count(length.updates_per_epoch),
+        **_losses(recipe.multitask),
         "Parameters": words.count(plan.reduction.parameters) if plan.reduction else words.UNKNOWN,
     }
     rows = (element("div", element("dt", text(name)), element("dd", text(said))) for name, said in facts.items())
     return element("dl", *rows, class_="facts")
+
+
+def stages_table(plan: Plan) -> Markup:
+    """The stages of the batch schedule, updates counted from 1 as in the charts; nothing without a schedule."""
+    if len(plan.stages) == 1:
+        return NOTHING
+    head = ("From update", "Samples per update", "Micro-steps per rank", "Updates", "Learning-rate scale")
+    body = (
+        [
+            text(words.count(stage.first_update + 1)),
+            text(words.count(stage.global_)),
+            text(words.least_or_most(stage.micro_steps)),
+            text(words.count(stage.updates)),
+            text(words.number(stage.learning_rate_scale)),
+        ]
+        for stage in plan.stages
+    )
+    return _table(head, body)
+
+
+def _losses(multitask: MultitaskSection) -> dict[str, str]:
+    """Several losses with their weights, and how they go backward."""
+    weights = ", ".join(f"{name} × {words.number(weight)}" for name, weight in multitask.losses.items())
+    return {"Losses": weights, "Backward": multitask.backward} if weights else {}
 
 
 def _known(how_many: int | None, thing: str) -> str:

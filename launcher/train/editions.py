@@ -51,9 +51,9 @@ def sequential(
     yielded = losses.one_by_one(model, batch)
     while (loss := _next(yielded, precision)) is not None:
         part = weigh(loss)
-        del loss  # with it the graph of this loss, before the next one has its own
         if part is not None:
             _backward_alone(part, retain_graph=not losses.have_own_graphs)
+        del loss, part  # with them the graph of this loss, which a shared trunk retains, before the next has its own
 
 
 def shared(
@@ -67,9 +67,9 @@ def shared(
     yielded = losses.of_heads(model, tree_unflatten(leaves, structure), batch)
     while (loss := _next(yielded, precision)) is not None:
         part = weigh(loss)
-        del loss
         if part is not None:
             part.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        del loss, part
     reached = [
         (output, leaf.grad)
         for output, leaf in zip(outputs, leaves, strict=True)

@@ -60,12 +60,24 @@ def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int)
         length: samples in the training data.
         seed: the recipe's seed, which fixes the order of every epoch.
     """
-    remaining = iter(windows)
-    for first in remaining:
-        block = [first, *islice(remaining, _AHEAD // first.samples)]
+    for block in _blocks(windows):
         for epoch, of_epoch in groupby(block, key=lambda window: window.epoch):
             order = partial(sample_order, length=length, seed=seed, epoch=epoch)
             yield from _shares_of_epoch(list(of_epoch), rank, order)
+
+
+def _blocks(windows: Iterable[Window]) -> Iterator[list[Window]]:
+    """Windows together that have about so many samples; they may be of very different sizes."""
+    block: list[Window] = []
+    samples = 0
+    for window in windows:
+        block.append(window)
+        samples += window.samples
+        if samples >= _AHEAD:
+            yield block
+            block, samples = [], 0
+    if block:
+        yield block
 
 
 def _shares_of_epoch(

@@ -15,18 +15,20 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.train.accumulation import LoadedWindow
-from launcher.train.engines.base import Reductions
+from launcher.train.engines.base import Engine, Reductions
 from launcher.train.evaluation import evaluate
 from launcher.train.job import Job
-from launcher.train.measurement import Measurement, peak_memory
+from launcher.train.measurement import Measurement
 from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
 from launcher.train.step_result import StepResult
 from launcher.train.step_results import StepResults
+from launcher.train.stepping import Stepper
 
 
 def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], None]) -> bool:
@@ -75,7 +77,7 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
         engine.watch_parts(parts > 1)
         losses = job.accumulation.accumulate(loaded)
         reductions = engine.reduce()
-        noise = weighted_squares(loaded, engine) / stepper.loss_scale**2
+        noise = _noise(loaded, engine, stepper) if parts > 1 else losses.new_zeros(())
         square = stepper.step(window.update)
     return Measurement(
         window=window,
@@ -86,8 +88,12 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
         micro_steps=len(loaded.micro_batches),
         skipped=stepper.skipped,
         reductions=reductions,
-        peak_bytes=peak_memory(engine.device),
     )
+
+
+def _noise(loaded: LoadedWindow, engine: Engine, stepper: Stepper) -> Tensor:
+    """What this rank adds to the measurement of the noise scale, of gradients that are not unscaled yet."""
+    return weighted_squares(loaded, engine) / stepper.loss_scale**2
 
 
 def _parts_to_measure(job: Job, window: Window) -> int:
@@ -110,10 +116,9 @@ def _waited_for(job: Job) -> Iterator[tuple[LoadedWindow, float]]:
 
 def evaluation_due(plan: Plan, window: Window) -> bool:
     """Whether to evaluate after a window: at the end of the run, and as often as the recipe says."""
-    every, length = plan.recipe.eval.every, plan.length
-    update = window.update + 1
-    if update == length.updates:
+    every, update = plan.recipe.eval.every, window.update + 1
+    if update == plan.length.updates:
         return True
     if isinstance(every, int):
         return update % every == 0
-    return every == "epoch" and length.updates_per_epoch is not None and update % length.updates_per_epoch == 0
+    return every == "epoch" and window.ends_epoch

@@ -38,7 +38,6 @@ class Measurement:
     micro_steps: int
     skipped: int
     reductions: Reductions
-    peak_bytes: int
     seconds: float = 0.0
     data_seconds: float = 0.0
     evaluation: Mapping[str, float] = field(default_factory=dict)

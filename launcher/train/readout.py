@@ -9,7 +9,7 @@ import torch
 
 from launcher.train.engines.base import Engine
 from launcher.train.engines.small_reductions import PendingValues
-from launcher.train.measurement import Measurement
+from launcher.train.measurement import Measurement, peak_memory
 from launcher.train.step_result import StepResult
 from launcher.train.step_results import StepResults
 
@@ -23,6 +23,7 @@ class _UnderWay:
 
     measurements: list[Measurement]
     sums: PendingValues
+    peak_bytes: int
 
 
 class Readout:
@@ -68,7 +69,8 @@ class Readout:
         done, self._done = self._done, []
         own = (float(self._should_stop()), sum(measurement.seconds for measurement in done))
         sums = torch.cat([measurement.sums for measurement in done])
-        self._under_way = _UnderWay(done, self._engine.reduce_over_ranks(torch.cat((sums, sums.new_tensor(own)))))
+        pending = self._engine.reduce_over_ranks(torch.cat((sums, sums.new_tensor(own))))
+        self._under_way = _UnderWay(done, pending, peak_memory(self._engine.device))
 
     def _arrived(self) -> list[StepResult]:
         if self._under_way is None:
@@ -80,6 +82,6 @@ class Readout:
         self._together = max(1, min(MOST_TOGETHER, int(INTERVAL * updates * self._engine.world_size / seconds)))
         each = len(sums) // updates
         return [
-            self._results.of(measurement, sums[each * index : each * (index + 1)])
+            self._results.of(measurement, sums[each * index : each * (index + 1)], read.peak_bytes)
             for index, measurement in enumerate(read.measurements)
         ]

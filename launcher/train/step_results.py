@@ -25,12 +25,13 @@ class StepResults:
         self._tokens_seen = 0 if counts_items else None
         self._noise_scale = NoiseScale()
 
-    def of(self, measurement: Measurement, sums: Sequence[float]) -> StepResult:
+    def of(self, measurement: Measurement, sums: Sequence[float], peak_bytes: int) -> StepResult:
         """The result of an update.
 
         Args:
             measurement: what this rank measured.
             sums: its sums, added over all ranks.
+            peak_bytes: most memory in use by then.
         """
         window, totals = measurement.window, measurement.totals
         *means, square, weighted_squares = sums
@@ -56,6 +57,6 @@ class StepResults:
             reductions=measurement.reductions,
             seconds=measurement.seconds,
             data_seconds=measurement.data_seconds,
-            peak_bytes=measurement.peak_bytes,
+            peak_bytes=peak_bytes,
             evaluation=measurement.evaluation,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,6 @@ class Stepper:
         self._rate = rate
         self._max_norm = max_norm
         self._scaler = torch.amp.GradScaler(engine.device.type, enabled=half)
-        self._half = half
         self.scale(torch.zeros((), device=engine.device))  # sets the scale up, also on a rank that never has a loss
 
     def scale(self, loss: Tensor) -> Tensor:
@@ -68,18 +69,37 @@ class Stepper:
             This rank's part of the square of the gradient's norm before clipping, a float64 scalar.
         """
         set_learning_rate(self._optimizer, self._rate.factor(update - self.skipped))
-        self._scaler.unscale_(self._optimizer)
-        square = self._engine.clip(self._max_norm)
-        self._scaler.step(self._optimizer)
-        if self._half:
-            before = self.loss_scale
-            self._scaler.update()
-            # The scale falls when, and only when, a gradient was not finite and the step was left out.
-            self.skipped += self.loss_scale < before
-        self._optimizer.zero_grad(set_to_none=True)
+        applied, square = step_on_gradient(self._optimizer, self._scaler, lambda: self._engine.clip(self._max_norm))
+        self.skipped += not applied
         return square
 
     def skip(self) -> Tensor:
         """Pass over an update whose window had no items; a float64 zero, the square of no gradient's norm."""
         self.skipped += 1
         return torch.zeros((), dtype=torch.float64, device=self._engine.device)
+
+
+def step_on_gradient(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: Callable[[], Tensor]
+) -> tuple[bool, Tensor]:
+    """Unscale the reduced gradient, clip it, step on it and clear it.
+
+    Args:
+        optimizer: holds the gradient.
+        scaler: scaled the losses of the window; it may be disabled.
+        clip: clips the gradient, if it is to be, and returns the square of its norm before.
+
+    Returns:
+        Whether the step was taken, and what `clip` returned. It is left out where fp16 made the gradient overflow.
+    """
+    scaler.unscale_(optimizer)
+    square = clip()
+    scaler.step(optimizer)
+    applied = True
+    if scaler.is_enabled():
+        before = scaler.get_scale()
+        scaler.update()
+        # The scale falls when, and only when, a gradient was not finite and the step was left out.
+        applied = scaler.get_scale() >= before
+    optimizer.zero_grad(set_to_none=True)
+    return applied, square

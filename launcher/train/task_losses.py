@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
+from launcher.errors import RequestError
 from launcher.recipe.schema import MultitaskSection
+from launcher.recipe.task_methods import LOSS_METHODS, shared_needs_heads
+from launcher.train.items import items_by_name, listed
 from launcher.train.task import Loss, Task
 
 ONLY = "loss"  # the name of a loss that is alone
@@ -24,15 +27,21 @@ class TaskLosses:
     Args:
         task: the user's task.
         section: the recipe's `multitask` section.
+
+    Raises:
+        RequestError: the recipe asks for an edition that the task is not written for.
     """
 
     def __init__(self, task: Task, section: MultitaskSection) -> None:
+        written = [method for method in LOSS_METHODS if getattr(type(task), method) is not getattr(Task, method)]
+        if mistakes := list(shared_needs_heads(section, type(task).__name__, written)):
+            raise RequestError(mistakes)
         self._task = task
         self._several = bool(section.losses)
         self.names = tuple(loss_weights(section))
         # With both written, `loss` is there for a forward pass of each loss's own.
-        self._has_heads = type(task).heads is not Task.heads
-        self._has_loss = type(task).loss is not Task.loss
+        self._has_heads = "heads" in written
+        self._has_loss = "loss" in written
         self.count_items = type(task).items is not Task.items
 
     def items(self, batch: Any, samples: int) -> dict[str, int]:
@@ -46,16 +55,7 @@ class TaskLosses:
             ValueError: items of a loss that there is not, or fewer than none.
         """
         found = self._task.items(batch) if self.count_items else None
-        if found is None:
-            return dict.fromkeys(self.names, samples)
-        if not isinstance(found, Mapping):
-            found = dict.fromkeys(self.names, int(found))
-        elif strangers := set(found) - set(self.names):
-            raise ValueError(f"Task.items counts {_listed(strangers)}, but the losses are {_listed(self.names)}")
-        items = {name: int(found.get(name, samples)) for name in self.names}
-        if min(items.values()) < 0:
-            raise ValueError(f"Task.items must not be negative: {items}")
-        return items
+        return items_by_name(found, self.names, lambda: samples, "Task.items")
 
     @property
     def have_own_graphs(self) -> bool:
@@ -108,8 +108,9 @@ class TaskLosses:
                 loss = Loss(loss.value, loss.reduction, ONLY)
             self._cross_off(loss.name, missing, method)
             yield loss
+            del found, loss  # with them the graph of this loss, before the next one is computed
         if missing:
-            raise ValueError(f"{method} gave no loss of the name {_listed(missing)}, which multitask.losses has")
+            raise ValueError(f"{method} gave no loss of the name {listed(missing)}, which multitask.losses has")
 
     def _cross_off(self, name: str, missing: list[str], method: str) -> None:
         if name in missing:
@@ -123,12 +124,8 @@ class TaskLosses:
             raise ValueError(f"{method} yields the loss {name!r} twice for one micro-batch: add the two")
         else:
             raise TypeError(
-                f"{method} yields a loss of the name {name!r}, but multitask.losses has {_listed(self.names)}"
+                f"{method} yields a loss of the name {name!r}, but multitask.losses has {listed(self.names)}"
             )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
 
 
 def _kind(value: object) -> str:

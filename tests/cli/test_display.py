@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,9 +63,22 @@ def test_a_pipe_gets_lines_without_colours(tmp_path: Path) -> None:
     assert "effective global batch: 16 = 2 × 2 micro-steps of 4 samples" in lines
 
 
+def test_a_run_ends_with_what_its_noise_scale_says(tmp_path: Path) -> None:
+    done = launcher("run", TINY, "noise_scale.every=1", "train.updates=20", "--runs", str(tmp_path))
+    line = next(line for line in done.stdout.splitlines() if line.startswith("gradient noise scale: about "))
+    assert "; the global batch of 16 is " in line
+    assert re.search(r"\(for the next plan: noise_scale\.measured=\d+\)$", line)
+    assert "noise_scale" not in launcher("run", TINY, "noise_scale.every=0", "--runs", str(tmp_path)).stdout
+
+
 def test_a_row_in_words() -> None:
     row = {"train/loss": 0.123456, "train/learning_rate": 3e-3, "batch/global_samples": 1256.0, "eval/accuracy": 0.98}
-    assert row_in_words(row) == ("loss 0.1235  lr 3.00e-03  batch 1,256  samples/s not finite  eval/accuracy 0.9800")
+    assert row_in_words(row) == "loss 0.1235  lr 3.00e-03  batch 1,256  eval/accuracy 0.9800"
+    assert row_in_words({"train/loss": None, "batch/global_samples": 8.0}) == "loss not finite  batch 8"
+
+
+def test_an_update_that_was_skipped_has_no_loss_to_show() -> None:
+    assert row_in_words({"train/learning_rate": 3e-3, "batch/global_samples": 16.0}) == "lr 3.00e-03  batch 16"
 
 
 def test_numbers_as_people_read_them() -> None:

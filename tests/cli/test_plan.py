@@ -71,6 +71,41 @@ def test_plan_is_a_derivation_to_check_by_hand() -> None:
     assert "launcher.worker.agent torchrun --standalone --nproc-per-node=3" in command
 
 
+EDITIONS = """\
+3 losses (multitask.backward)
+  edition     forward       graphs at once   trunk backwards  reduction
+  joint       one trunk     trunk + 3 heads                1  overlapped
+  sequential  each its own  1                              3  afterwards
+▸ shared      one trunk     trunk + 1 head                 1  afterwards
+"""
+
+
+def test_plan_says_which_edition_costs_what() -> None:
+    multitask = ("recipes/multitask/recipe.yaml", "launch.nproc_per_node=2", "launch.device=cpu")
+    assert EDITIONS in stripped(plan(*multitask))
+    found = json.loads(plan(*multitask, "--json"))["multitask"]
+    assert found["losses"] == {"class": 1.0, "parity": 0.3, "reconstruction": 0.5}
+    assert found["backward"] == "shared"
+    assert {row["backward"]: row["trunk_backwards"] for row in found["editions"]} == {
+        "joint": 1,
+        "sequential": 3,
+        "shared": 1,
+    }
+    assert json.loads(plan(DIGITS, "--json"))["multitask"]["editions"] == []
+
+
+def test_plan_holds_the_batch_against_a_measured_noise_scale() -> None:
+    text = stripped(plan(DIGITS, "noise_scale.measured=1849", columns="120"))
+    assert (
+        "Noise of the gradient\n"
+        "  noise scale        1,849  samples: noise_scale.measured\n"
+        "  global batch         256  below it: a larger batch still saves updates nearly in proportion\n"
+    ) in text
+    found = json.loads(plan(DIGITS, "--json", "noise_scale.measured=100"))
+    assert found["noise_scale"] == {"measured": 100, "batch": "above"}
+    assert json.loads(plan(DIGITS, "--json"))["noise_scale"] is None
+
+
 def test_plan_of_data_that_is_not_known_says_so() -> None:
     text = plan(DIGITS, "data.samples=null", "model.parameters=null", "launch.nproc_per_node=2", columns="120")
     assert "known when the data is opened, or give data.samples" in text
@@ -91,6 +126,44 @@ def test_json_has_the_numbers_of_the_contract() -> None:
     assert len(found["warnings"]) == 1
     assert "torchrun" in found["command"]
     assert [row["world_size"] for row in found["worlds"]] == [1, 2, 4, 8, 64]
+
+
+RAMP = (
+    "launch.nproc_per_node=2",
+    "launch.device=cpu",
+    "batch.schedule=[{global: 64, updates: 20}, {global: 100, samples: 3000}]",
+)
+
+STAGES = """\
+Batch schedule
+  from update    global batch    micro-steps    updates    rate scale
+            1              64              1         20          0.25
+           21             100              2         32        0.3906
+           53             256              4        102             1
+
+Length
+  samples            1,437  per epoch: data.samples
+  windows                6  per epoch = 5 of 256 and a tail of 157, kept
+  updates              154  train.epochs 20, with the batch schedule
+"""
+
+
+def test_plan_shows_the_stages_of_a_batch_schedule() -> None:
+    text = stripped(plan(DIGITS, *RAMP))
+    assert STAGES in text
+    assert "  global batch         256  batch.global, from update 53 on\n" in text
+    assert "Batch schedule" not in plan(DIGITS, *RAMP, "batch.schedule=null")
+
+
+def test_json_has_the_stages_of_a_batch_schedule() -> None:
+    found = json.loads(plan(DIGITS, *RAMP, "--json"))
+    assert found["stages"] == [
+        {"global": 64, "micro_steps": [1, 1], "first_update": 0, "updates": 20, "learning_rate_scale": 0.25},
+        {"global": 100, "micro_steps": [2, 2], "first_update": 20, "updates": 32, "learning_rate_scale": 0.390625},
+        {"global": 256, "micro_steps": [4, 4], "first_update": 52, "updates": 102, "learning_rate_scale": 1.0},
+    ]
+    (alone,) = json.loads(plan(DIGITS, *RAMP, "batch.schedule=[]", "--json"))["stages"]
+    assert (alone["global"], alone["first_update"], alone["updates"]) == (256, 0, 120)
 
 
 @pytest.mark.parametrize("columns", ["20", "40", "300"])

@@ -46,6 +46,12 @@ def with_batch(batch: str) -> str:
     return RECIPE.replace("{global: 8, micro: 2}", batch)
 
 
+def with_schedule(*stages: str) -> str:
+    """The recipe with these stages, from line 8 on."""
+    lines = "".join(f"\n    - {stage}" for stage in stages)
+    return with_batch(f"\n  global: 8\n  micro: 2\n  schedule:{lines}")
+
+
 def without(line: str) -> str:
     """The recipe without one of its lines."""
     assert line in RECIPE
@@ -89,7 +95,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "unheard-of key": Broken(
         with_batch("{global: 8, micro: 2, zzz: 1}"),
-        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, tail.",
+        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, tail, schedule.",
     ),
     "dotted key in a file": Broken(
         f"{RECIPE}optimizer.lr: 0.1\n", "recipe.yaml:6: optimizer.lr: unknown key. In a file, write lr under optimizer."
@@ -208,6 +214,16 @@ BROKEN: dict[str, Broken] = {
         "recipe.yaml:4: schedule.name: a script does this itself. Delete the key and set it in the script.",
         files={"train.py": "pass\n"},
     ),
+    "schedule of the batch that a script must have itself": Broken(
+        SCRIPT.replace("micro: 2", "micro: 2, schedule: [{global: 4, updates: 1}]"),
+        "recipe.yaml:3: batch.schedule: a script does this itself. Delete the key and set it in the script.",
+        files={"train.py": "pass\n"},
+    ),
+    "losses that a script must have itself": Broken(
+        f"{SCRIPT}multitask: {{backward: shared}}\n",
+        "recipe.yaml:4: multitask.backward: a script does this itself. Delete the key and set it in the script.",
+        files={"train.py": "pass\n"},
+    ),
     "task file that is not there": Broken(
         RECIPE.replace("task.py", "tsk.py"),
         "recipe.yaml:3: task.entry: there is no file /tsk.py. Did you mean /task.py?",
@@ -273,6 +289,60 @@ BROKEN: dict[str, Broken] = {
         "recipe.yaml:4: batch.tail: drop leaves nothing: the data has 7 samples, fewer than batch.global 8. "
         "Set batch.tail=keep, or batch.global=7 or less.",
         overrides=("data.samples=7",),
+    ),
+    "dropped tail that is all of a stage": Broken(
+        with_schedule("{global: 8, updates: 2}"),
+        "recipe.yaml:8: batch.schedule.0.global: batch.tail=drop leaves nothing: the data has 7 samples, fewer than 8. "
+        "Set batch.tail=keep, or this to 7 or less.",
+        overrides=("data.samples=7", "batch.global=4", "batch.tail=drop"),
+    ),
+    "schedule without a global batch": Broken(
+        with_batch("{accumulation: 2, micro: 2, schedule: [{global: 4, updates: 1}]}"),
+        "recipe.yaml:4: batch.schedule: needs batch.global, the samples per update from the end of the schedule on. "
+        "Give batch.global instead of batch.accumulation, or set batch.schedule=null.",
+    ),
+    "schedule with one of the batch": Broken(
+        with_batch("{micro: 2, schedule: [{global: 4, updates: 1}]}"),
+        "recipe.yaml:4: batch: two of global, micro and accumulation are needed, and only micro is given. "
+        "Add batch.global, the samples of one update over all ranks.",
+    ),
+    "stage without length": Broken(
+        with_schedule("{global: 2, updates: 1}", "{global: 4}"),
+        "recipe.yaml:9: batch.schedule.1: one of updates and samples is needed, to say how long the stage lasts. "
+        "Write for example {global: 4, updates: 100}.",
+    ),
+    "stage with two lengths": Broken(
+        with_schedule("{global: 2, updates: 1}", "{global: 4, updates: 1, samples: 9}"),
+        "recipe.yaml:9: batch.schedule.1: updates and samples are given; a stage has one length. Keep one of them.",
+    ),
+    "stage without a global batch": Broken(
+        with_schedule("{updates: 1}"),
+        "recipe.yaml:8: batch.schedule.0.global: is missing: it must be a whole number of at least 1. Add it.",
+    ),
+    "stage of no samples": Broken(
+        with_schedule("{global: 2, updates: 1}", "{global: 0, updates: 1}"),
+        "recipe.yaml:9: batch.schedule.1.global: must be a whole number of at least 1, not 0.",
+    ),
+    "quoted number in a stage": Broken(
+        with_schedule('{global: 2, updates: "1"}'),
+        "recipe.yaml:8: batch.schedule.0.updates: must be a whole number of at least 1, not '1'. Write 1.",
+    ),
+    "misspelt key of a stage": Broken(
+        with_schedule("{global: 2, update: 1}"),
+        "recipe.yaml:8: batch.schedule.0.update: unknown key. Did you mean batch.schedule.0.updates?",
+    ),
+    "number for a stage": Broken(
+        with_schedule("{global: 2, updates: 1}", "4"),
+        "recipe.yaml:9: batch.schedule: entry 2 must be a mapping with the keys global, updates, samples, not 4.",
+    ),
+    "one stage for a list of them": Broken(
+        with_batch("{global: 8, micro: 2, schedule: {global: 4, updates: 1}}"),
+        "recipe.yaml:4: batch.schedule: must be a list, each a mapping with the keys global, updates, samples, "
+        "not a mapping.",
+    ),
+    "another trainer's schedule of the batch": Broken(
+        f"{RECIPE}rampup_batch_size: [16, 8, 5000]\n",
+        "recipe.yaml:6: rampup_batch_size: unknown key. Did you mean batch.schedule?",
     ),
     # Sections that must agree
     "epochs and updates": Broken(

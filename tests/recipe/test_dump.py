@@ -42,6 +42,13 @@ def test_an_inherited_and_overridden_recipe_stands_alone(tmp_path: Path) -> None
     assert again(recipe, tmp_path) == recipe
 
 
+def test_a_batch_schedule_survives(tmp_path: Path) -> None:
+    schedule = "batch.schedule=[{global: 2, updates: 3}, {global: 4, samples: 9}]"
+    recipe = load(tmp_path, RECIPE, schedule).recipe
+    assert [stage.global_ for stage in recipe.batch.schedule] == [2, 4]
+    assert again(recipe, tmp_path) == recipe
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()

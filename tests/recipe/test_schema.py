@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from launcher.recipe.keys import all_keys
+from launcher.recipe.keys import all_keys, children
 from launcher.recipe.schema import Recipe, Section, recipe_json_schema
 
 ROOT = Path(__file__).parents[2]
-REQUIRED = {"task.entry", "script.path"}  # a task or a script without it says nothing to run
+# A task or a script without it says nothing to run, and a stage says no batch.
+REQUIRED = {"task.entry", "script.path", "batch.schedule.0.global"}
 
 
 def sections(kind: type[Section] = Recipe, path: str = "") -> Iterator[tuple[str, type[Section]]]:
-    """Every section of the recipe, by dotted key."""
+    """Every section of the recipe, by dotted key; those of a list by the key of its first one."""
     yield path, kind
     for name, field in kind.model_fields.items():
         for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(inner, type) and issubclass(inner, Section):
-                yield from sections(inner, f"{path}.{name}" if path else name)
+                own = f"{path}.{name}" if path else name
+                yield from sections(inner, f"{own}.0" if get_origin(field.annotation) is tuple else own)
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -38,7 +40,10 @@ FIELDS = dict(fields())
 
 
 def test_the_walk_finds_all_keys() -> None:
-    assert set(FIELDS) == set(all_keys()) - {"extends"}
+    assert {key for key in FIELDS if ".0." not in key} == set(all_keys()) - {"extends"}
+    assert {key for key in FIELDS if ".0." in key} == {
+        f"batch.schedule.0.{key}" for key in children("batch.schedule.0")
+    }
 
 
 @pytest.mark.parametrize("key", FIELDS)
@@ -110,6 +115,8 @@ def test_unknown_keys_are_refused(data: dict[str, Any]) -> None:
         {"schedule": {"warmup": float("nan")}},
         {"parallel": {"timeout": float("inf")}},
         {"script": {"path": "x", "args": ["a", 1]}},
+        {"batch": {"schedule": [{"global": "8", "updates": 1}]}},
+        {"batch": {"schedule": {"global": 8, "updates": 1}}},
     ],
     ids=str,
 )

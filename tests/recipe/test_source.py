@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.recipe.load import load_recipe
+from launcher.recipe.schema import StageSection
 from launcher.recipe.source import MAX_EXTENDS, read_source
 from tests.recipe.folder import RECIPE, TASK, load, refusal, write
 
@@ -223,6 +224,13 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path, override: str, key: s
 def test_null_unsets_on_the_command_line(tmp_path: Path) -> None:
     recipe = load(tmp_path, RECIPE, "train.epochs=null", "train.updates=7", "name=null").recipe
     assert (recipe.train.epochs, recipe.train.updates, recipe.name) == (None, 7, "run")
+
+
+@pytest.mark.parametrize("value", ["null", "[]"])
+def test_a_batch_schedule_is_unset_on_the_command_line(tmp_path: Path, value: str) -> None:
+    given = "batch.schedule=[{global: 4, updates: 3}]"
+    assert load(tmp_path, RECIPE, given).recipe.batch.schedule == (StageSection(global_=4, updates=3),)
+    assert load(tmp_path, RECIPE, given, f"batch.schedule={value}").recipe.batch.schedule == ()
 
 
 def test_later_overrides_win(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from launcher.report.axis import update_axis, value_axis
 from launcher.report.chart import Chart, Series, draw
 from launcher.report.evaluation import evaluations, headline
 from launcher.report.page import render_page
+from launcher.report.pictures import batch_figure
 from launcher.report.read import Point, Row, RunRecord, read_run
 from launcher.report.readout import draw_readout
 from launcher.report.thinning import chunk_means, thinned
@@ -165,6 +166,49 @@ def test_every_chart_says_what_it_shows() -> None:
     assert rate == ("train/learning_rate: 0.00025 at update 1, 6.346e-7 at update 120, between 6.346e-7 and 0.003.")
 
 
+def svg_of(page: str, title: str) -> ElementTree.Element:
+    """The chart of this title."""
+    tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
+    return next(svg for svg in tree.iter("svg") if svg.get("role") == "img" and svg[0].text == title)
+
+
+def test_several_losses_are_lines_of_one_chart() -> None:
+    plan = a_plan(multitask={"losses": {"class": 1.0, "parity": 0.5}, "backward": "shared"})
+    rows = tuple({**row, "train/loss/class": 2.0, "train/loss/parity": 1.0} for row in rows_of(plan))
+    page = render_page(a_record(plan=plan, rows=rows))
+    chart = svg_of(page, "Each loss over the updates of the run")
+    assert [path.get("class") for path in chart.iter("path")] == ["line a", "line b"]
+    assert "Losses class × 1, parity × 0.5 Backward shared" in read(page).said
+    assert "once per update, after the last backward of its last micro-step" in read(page).said
+    many = tuple({**row, **{f"train/loss/{name}": 1.0 for name in "abcdefg"}} for row in rows)
+    assert render_page(a_record(plan=plan, rows=many)).count("<title>Each loss over the updates of the run") == 2
+
+
+def test_noise_scale_is_held_against_the_batch() -> None:
+    rows = tuple(
+        {**row, "train/gradient_noise_scale": 1000.0 + place} if place % 10 == 9 else row
+        for place, row in enumerate(rows_of(a_plan()))
+    )
+    page = render_page(a_record(rows=rows))
+    assert (
+        "At the end about 1,100 samples; the global batch of 256 is below it: a larger batch still" in read(page).said
+    )
+    assert "With noise_scale.measured=1100" in read(page).said
+    chart = svg_of(page, "Gradient noise scale and global batch, in samples")
+    assert [path.get("class") for path in chart.iter("path")] == ["dashed b", "marked a"]
+    assert "noise_scale.measured" not in read(render_page(a_record())).said
+
+
+def test_updates_without_a_step_are_told() -> None:
+    rows = [{**row, "train/skipped_updates": float(place > 2)} for place, row in enumerate(rows_of(a_plan()))]
+    for name in ("train/loss", "train/grad_norm"):
+        del rows[3][name]
+    said = read(render_page(a_record(rows=tuple(rows)))).said
+    assert "1 update made no optimizer step" in said
+    assert "not a finite number" not in said
+    assert "no optimizer step" not in read(render_page(a_record())).said
+
+
 def test_failed_run_begins_with_its_root_cause(tmp_path: Path) -> None:
     run = a_run(tmp_path, a_record(17))
     log = str(run.rank_log(2))
@@ -238,7 +282,12 @@ def test_rows_may_lack_what_this_version_logs() -> None:
     read(render_page(a_record(rows=rows, plan=a_plan(model={}))))
 
 
-NAMES = sorted({*rows_of(a_plan(), 6)[-1], "train/loss/depth"})
+NAMES = sorted(
+    {
+        *rows_of(a_plan(), 6)[-1],
+        *("train/loss/depth", "train/loss/pose", "train/gradient_noise_scale", "train/skipped_updates"),
+    }
+)
 ROWS = st.lists(st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.floats(), st.integers())), max_size=8)
 
 
@@ -281,6 +330,20 @@ def test_data_smaller_than_the_batch_is_all_tail() -> None:
     said = read(render_page(a_record(1, a_plan(global_batch=2048)))).said
     assert "The tail: 1,437 samples" in said
     assert "A full window" not in said
+
+
+def test_stages_of_a_batch_schedule_are_shown_and_are_no_tails() -> None:
+    schedule = [{"global": 64, "updates": 20}, {"global": 100, "samples": 3000}]
+    scaling = {"rule": "linear", "reference_batch": 256}
+    record = a_record(plan=a_plan(batch={"global": 256, "micro": 32, "schedule": schedule}, lr_scaling=scaling))
+    said = read(render_page(record)).said
+    assert "256 samples per update from update 53 on = 4 ranks × 2 micro-steps × 32 samples" in said
+    assert "1 64 0 or 1 20 0.25 21 100 1 32 0.3906 53 256 2 102 1" in said
+    assert "Samples per update 256 64 at first" in said
+    full, tails = batch_figure(record).chart.series
+    assert [update for update, _ in tails.points[:3]] == [22, 37, 52]
+    assert {samples for _, samples in full.points} == {64, 100, 256}
+    assert "Learning-rate scale" not in read(render_page(a_record())).said
 
 
 def test_reduction_of_a_loop_without_no_sync_is_shown_as_it_is() -> None:

@@ -103,6 +103,19 @@ def test_a_run_ends_with_its_files(runs: Path, method: str, ranks: int) -> None:
     assert "effective global batch" in done.stdout
 
 
+def test_batch_and_rate_follow_the_batch_schedule(runs: Path) -> None:
+    schedule = "batch.schedule=[{global: 5, updates: 3}, {global: 12, samples: 30}]"
+    scaling = ("lr_scaling.rule=linear", "lr_scaling.reference_batch=16")
+    done = run_tiny(runs, schedule, *scaling, "train.updates=null", "train.epochs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "effective global batch: from 5 in 2 stages to 16 = 2 × 2 micro-steps of 4 samples" in done.stdout
+    # 64 samples an epoch: 13 are left for the first window of the last stage.
+    assert [row["batch/global_samples"] for row in rows(runs)] == [5, 5, 5, 12, 12, 12, 13, 16, 16, 16, 16]
+    rates = [0.05 * batch / 16 for batch in [5] * 3 + [12] * 3 + [16] * 5]
+    assert [row["train/learning_rate"] for row in rows(runs)] == pytest.approx(rates)
+    assert [row["train/global_step"] for row in rows(runs) if "eval/loss" in row] == [7, 11]
+
+
 @pytest.mark.parametrize(("method", "rank"), [("torchrun", 0), ("accelerate", 1), slow("torchrun", 1)])
 def test_an_exception_is_named_with_its_rank_and_log(runs: Path, method: str, rank: int) -> None:
     done = run_tiny(

@@ -20,7 +20,7 @@ def run(runs: Path, task: str, *overrides: str) -> tuple[int, str, list[dict[str
     return done.returncode, done.stderr, [json.loads(row) for row in rows]
 
 
-def test_a_filler_harms_no_window(tmp_path: Path) -> None:
+def test_a_rank_without_samples_harms_no_window(tmp_path: Path) -> None:
     """The tail has two samples, so that one of the two ranks has none of its own."""
     code, stderr, rows = run(tmp_path, "Contrast", "train.updates=4")
     assert code == 0, stderr
@@ -40,6 +40,15 @@ def test_ranks_that_see_different_data_are_refused(tmp_path: Path) -> None:
     code, stderr, rows = run(tmp_path, "OwnPart")
     assert code == 3
     assert "before its first update: ValueError: the ranks do not see the same task: they have 64, 63 samples" in stderr
+    assert rows == []
+
+
+@pytest.mark.parametrize("entry", ["tiny.py:Tiny", "tests.tasks.tiny:Tiny"])
+def test_heads_that_are_not_written_are_missed_before_the_first_update(tmp_path: Path, entry: str) -> None:
+    """A file is read before anything starts; a package only by the workers, which say the same."""
+    code, stderr, rows = run(tmp_path, "Tiny", f"task.entry={entry}", "multitask.backward=shared")
+    assert code == 2, stderr
+    assert "multitask.backward: shared needs a trunk and heads on it, and Tiny does not write trunk and heads" in stderr
     assert rows == []
 
 

@@ -91,9 +91,8 @@ class HalfUsed(Tiny):
         return nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        network = model.module if hasattr(model, "module") else model
-        assert isinstance(network, nn.ModuleList)
-        return super().loss(network[0], batch)
+        assert isinstance(model, nn.ModuleList)
+        return super().loss(model[0], batch)
 
 
 class OwnPart(Tiny):

@@ -68,7 +68,13 @@ ROWS = [
 def make(mode: str) -> Plan:
     tracking = {"wandb": {"project": "numbers", "group": "sweep", "tags": ["a", "b"], "mode": mode}}
     batch = {"global": 256, "micro": 32}
-    recipe = {"name": "digits", "batch": batch, "train": {"updates": 4}, "tracking": tracking}
+    recipe = {
+        "name": "digits",
+        "batch": batch,
+        "multitask": {"losses": {"class": 1.0, "parity": 0.5}},  # W&B drops a mapping that is empty
+        "train": {"updates": 4},
+        "tracking": tracking,
+    }
     return make_plan(Recipe.model_validate(recipe), Topology(nodes=1, nproc_per_node=3, device="cpu"))
 
 
@@ -170,7 +176,14 @@ def assert_whole(run: LoggedRun, mode: str) -> None:
     assert (run.group, run.tags) == ("sweep", ("a", "b"))
     config = {key: value for key, value in run.config.items() if key != "_wandb"}
     assert config == make(mode).recipe.model_dump(by_alias=True, mode="json") | {"batch": config["batch"]}
-    assert config["batch"] == {"global": 256, "micro": 32, "accumulation": 3, "world": 3, "tail": "keep"}
+    assert config["batch"] == {
+        "global": 256,
+        "micro": 32,
+        "accumulation": 3,
+        "world": 3,
+        "tail": "keep",
+        "schedule": [],
+    }
     assert_same(run.rows(), ROWS)
     assert run.x_axes["*"] == "train/global_step"
     assert run.summary["train/loss"] == {"min": 1.0, "last": 1.5}

@@ -6,7 +6,6 @@ for each of several losses it reduces too early and says nothing (measured, torc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Forward, Reductions
+from launcher.train.engines.bucket_reduction import BucketReduction
 from launcher.train.engines.gradients import clip_replicated, l2_norm, squared, trained
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
@@ -38,9 +38,7 @@ class DeferredEngine:
         self.world_size = dist.get_world_size()
         self.device = device
         self.model = model
-        self._parameters = trained(model)
-        # Backward reaches the last layers first; DDP fills its buckets in the same order.
-        self._buckets = list(_buckets(reversed(self._parameters), settings.bucket_mb * 2**20))
+        self._reduction = BucketReduction(trained(model), settings.bucket_mb, flags_on=torch.device("cpu"))
         self._gradients: list[Tensor] = []
         self._watched = False
         self._squares: list[Tensor] = []
@@ -53,30 +51,12 @@ class DeferredEngine:
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def reduce(self) -> Reductions:
-        """Add the gradients of all ranks; each becomes a view of its bucket's buffer.
-
-        A parameter that got no gradient on any rank keeps none, as it would on one rank alone.
-        """
-        used = torch.tensor([parameter.grad is not None for parameter in self._parameters], dtype=torch.uint8)
-        anywhere = ReducedValues(used, "max")
-        work, own = [], []
-        self._gradients = []
-        for bucket in self._buckets:
-            buffer = torch.cat([_flat_gradient(parameter) for parameter in bucket])
-            views = torch.split(buffer, [parameter.numel() for parameter in bucket])
-            for parameter, view in zip(bucket, views, strict=True):
-                parameter.grad = view.view_as(parameter)
-            self._gradients.append(buffer)
-            if self._watched:
-                own.append(l2_norm(buffer))
-            work.append(dist.all_reduce(buffer, async_op=True))
-        for reduction in work:
-            if reduction is not None:
-                reduction.wait()
-        for parameter, has_gradient in zip(self._parameters, anywhere.read(), strict=True):
-            if not has_gradient:
-                parameter.grad = None
-        self._squares = [squared(own)] if self._watched else []
+        """Add the gradients of all ranks; a parameter that got none on any rank keeps none."""
+        own: list[Tensor] = []
+        watch = (lambda buffer: own.append(l2_norm(buffer))) if self._watched else None
+        self._gradients = []  # lets go of the buffers of the window before
+        self._gradients = self._reduction.reduce(watch)
+        self._squares = [squared(own)] if own else []
         return Reductions(len(self._gradients), sum(buffer.nbytes for buffer in self._gradients))
 
     def watch_parts(self, watch: bool) -> None:
@@ -102,20 +82,3 @@ class DeferredEngine:
     def share_buffers(self) -> None:
         """Give every rank the buffers of rank 0."""
         broadcast_from_first(self.model.buffers())
-
-
-def _flat_gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
-
-
-def _buckets(parameters: Iterable[nn.Parameter], most_bytes: float) -> Iterator[Sequence[nn.Parameter]]:
-    """Parameters of one type in groups that are at most so large; one that is larger is alone."""
-    bucket: list[nn.Parameter] = []
-    for parameter in parameters:
-        size = sum(other.nbytes for other in bucket) + parameter.nbytes
-        if bucket and (parameter.dtype != bucket[0].dtype or size > most_bytes):
-            yield bucket
-            bucket = []
-        bucket.append(parameter)
-    if bucket:
-        yield bucket

@@ -40,11 +40,13 @@ class ReducedValues:
     Args:
         values: a vector, reduced in place.
         operation: what becomes of the values of the ranks.
+        group: the process group of the ranks; None is the default one.
     """
 
-    def __init__(self, values: Tensor, operation: Operation) -> None:
+    def __init__(self, values: Tensor, operation: Operation, group: dist.ProcessGroup | None = None) -> None:
         self._values = values
-        work = dist.all_reduce(values, dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX, async_op=True)
+        reduce_op = dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MAX
+        work = dist.all_reduce(values, reduce_op, group=group, async_op=True)
         self._work = work
         self._copy: HostCopy | None = None
         if values.is_cuda and work is not None:

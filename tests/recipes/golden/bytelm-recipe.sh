@@ -6,7 +6,12 @@ task:
   args: {width: 256, layers: 3, context: 128}
 data: {samples: null, workers: 0}
 model: {parameters: 2468352}
-batch: {global: 64, micro: 16, accumulation: null, tail: keep}
+batch:
+  global: 64
+  micro: 16
+  accumulation: null
+  tail: keep
+  schedule: []
 multitask:
   losses: {}
   backward: joint
@@ -61,7 +66,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 64,
       "micro": 16,
       "accumulation": null,
-      "tail": "keep"
+      "tail": "keep",
+      "schedule": []
     },
     "multitask": {
       "losses": {},
@@ -149,6 +155,18 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     ],
     "follows_world": false
   },
+  "stages": [
+    {
+      "global": 64,
+      "micro_steps": [
+        2,
+        2
+      ],
+      "first_update": 0,
+      "updates": 150,
+      "learning_rate_scale": 1.0
+    }
+  ],
   "length": {
     "data_samples": null,
     "updates_per_epoch": null,
@@ -161,7 +179,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "shape": "cosine",
     "warmup_updates": 15,
     "updates": 150,
-    "final": 0.1
+    "final": 0.1,
+    "stages": []
   },
   "reduction": {
     "parameters": 2468352,

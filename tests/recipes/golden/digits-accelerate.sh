@@ -6,7 +6,12 @@ task:
   args: {hidden: 64}
 data: {samples: 1437, workers: 0}
 model: {parameters: 38282}
-batch: {global: 256, micro: 32, accumulation: null, tail: keep}
+batch:
+  global: 256
+  micro: 32
+  accumulation: null
+  tail: keep
+  schedule: []
 multitask:
   losses: {}
   backward: joint
@@ -59,7 +64,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 256,
       "micro": 32,
       "accumulation": null,
-      "tail": "keep"
+      "tail": "keep",
+      "schedule": []
     },
     "multitask": {
       "losses": {},
@@ -147,6 +153,18 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     ],
     "follows_world": false
   },
+  "stages": [
+    {
+      "global": 256,
+      "micro_steps": [
+        4,
+        4
+      ],
+      "first_update": 0,
+      "updates": 120,
+      "learning_rate_scale": 1.0
+    }
+  ],
   "length": {
     "data_samples": 1437,
     "updates_per_epoch": 6,
@@ -159,7 +177,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "shape": "cosine",
     "warmup_updates": 12,
     "updates": 120,
-    "final": 0.0
+    "final": 0.0,
+    "stages": []
   },
   "reduction": {
     "parameters": 38282,

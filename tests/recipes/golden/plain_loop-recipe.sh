@@ -6,7 +6,12 @@ script:
   args: []
 data: {samples: 1437, workers: 0}
 model: {parameters: 17258}
-batch: {global: 128, micro: 32, accumulation: null, tail: keep}
+batch:
+  global: 128
+  micro: 32
+  accumulation: null
+  tail: keep
+  schedule: []
 multitask:
   losses: {}
   backward: joint
@@ -57,7 +62,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 32,
       "accumulation": null,
-      "tail": "keep"
+      "tail": "keep",
+      "schedule": []
     },
     "multitask": {
       "losses": {},
@@ -145,6 +151,18 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     ],
     "follows_world": false
   },
+  "stages": [
+    {
+      "global": 128,
+      "micro_steps": [
+        2,
+        2
+      ],
+      "first_update": 0,
+      "updates": 180,
+      "learning_rate_scale": 1.0
+    }
+  ],
   "length": {
     "data_samples": 1437,
     "updates_per_epoch": 12,
@@ -157,7 +175,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "shape": "constant",
     "warmup_updates": 0,
     "updates": 180,
-    "final": 0.0
+    "final": 0.0,
+    "stages": []
   },
   "reduction": {
     "parameters": 17258,

@@ -1,0 +1,206 @@
+mkdir -p /runs/id
+cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+name: own_loop
+script:
+  path: PROJECT/recipes/own_loop/train.py
+  args: []
+data: {samples: 1437, workers: 0}
+model: {parameters: 17258}
+batch:
+  global: 250
+  micro: 32
+  accumulation: null
+  tail: keep
+  schedule: []
+multitask:
+  losses: {}
+  backward: joint
+train: {epochs: 15, updates: null, samples: null, precision: fp32, max_grad_norm: null,
+  seed: 0}
+optimizer:
+  name: adamw
+  lr: 0.01
+  weight_decay: 0.0
+  betas: [0.9, 0.999]
+  eps: 1.0e-08
+  momentum: 0.0
+  nesterov: false
+schedule: {name: constant, warmup: 0, final: 0.0}
+lr_scaling: {rule: none, reference_batch: null}
+eval: {every: epoch}
+guard: {every: 100}
+noise_scale: {every: 10, measured: null}
+parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
+  timeout: 600.0}
+launch: {method: torchrun, nodes: 1, nproc_per_node: auto, device: auto}
+checkpoint: {every: null, keep: 3}
+tracking:
+  wandb:
+    project: null
+    entity: null
+    group: null
+    tags: []
+    mode: auto
+END_OF_FILE
+cat > /runs/id/plan.json <<'END_OF_FILE'
+{
+  "recipe": {
+    "name": "own_loop",
+    "task": null,
+    "script": {
+      "path": "PROJECT/recipes/own_loop/train.py",
+      "args": []
+    },
+    "data": {
+      "samples": 1437,
+      "workers": 0
+    },
+    "model": {
+      "parameters": 17258
+    },
+    "batch": {
+      "global": 250,
+      "micro": 32,
+      "accumulation": null,
+      "tail": "keep",
+      "schedule": []
+    },
+    "multitask": {
+      "losses": {},
+      "backward": "joint"
+    },
+    "train": {
+      "epochs": 15,
+      "updates": null,
+      "samples": null,
+      "precision": "fp32",
+      "max_grad_norm": null,
+      "seed": 0
+    },
+    "optimizer": {
+      "name": "adamw",
+      "lr": 0.01,
+      "weight_decay": 0.0,
+      "betas": [
+        0.9,
+        0.999
+      ],
+      "eps": 1e-8,
+      "momentum": 0.0,
+      "nesterov": false
+    },
+    "schedule": {
+      "name": "constant",
+      "warmup": 0,
+      "final": 0.0
+    },
+    "lr_scaling": {
+      "rule": "none",
+      "reference_batch": null
+    },
+    "eval": {
+      "every": "epoch"
+    },
+    "guard": {
+      "every": 100
+    },
+    "noise_scale": {
+      "every": 10,
+      "measured": null
+    },
+    "parallel": {
+      "engine": "ddp",
+      "bucket_mb": 25.0,
+      "find_unused_parameters": false,
+      "sync_batchnorm": false,
+      "timeout": 600.0
+    },
+    "launch": {
+      "method": "torchrun",
+      "nodes": 1,
+      "nproc_per_node": "auto",
+      "device": "auto"
+    },
+    "checkpoint": {
+      "every": null,
+      "keep": 3
+    },
+    "tracking": {
+      "wandb": {
+        "project": null,
+        "entity": null,
+        "group": null,
+        "tags": [],
+        "mode": "auto"
+      }
+    }
+  },
+  "topology": {
+    "nodes": 1,
+    "nproc_per_node": 2,
+    "device": "cpu"
+  },
+  "batch": {
+    "global": 250,
+    "micro": 32,
+    "accumulation": 4,
+    "world_size": 2,
+    "micro_steps": [
+      4,
+      4
+    ],
+    "follows_world": false
+  },
+  "stages": [
+    {
+      "global": 250,
+      "micro_steps": [
+        4,
+        4
+      ],
+      "first_update": 0,
+      "updates": 90,
+      "learning_rate_scale": 1.0
+    }
+  ],
+  "length": {
+    "data_samples": 1437,
+    "updates_per_epoch": 6,
+    "tail_samples": 187,
+    "updates": 90
+  },
+  "learning_rate": {
+    "base": 0.01,
+    "scale": 1.0,
+    "shape": "constant",
+    "warmup_updates": 0,
+    "updates": 90,
+    "final": 0.0,
+    "stages": []
+  },
+  "reduction": {
+    "parameters": 17258,
+    "bytes_per_update": 69032,
+    "bytes_without_no_sync": 276128
+  },
+  "warnings": [
+    "a script that takes 4 micro-steps of 32 on 2 ranks alike sees 256 samples per update, not 250; batch.global=192 or 256 is what it would see, and an Accumulator.from_env with its sampler() sees what is planned."
+  ]
+}
+END_OF_FILE
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \
+  ACCELERATE_MIXED_PRECISION=no \
+  ACCELERATE_USE_CPU=true \
+  CUDA_VISIBLE_DEVICES='' \
+  LAUNCHER_ACCUMULATION=4 \
+  LAUNCHER_GLOBAL_BATCH=250 \
+  LAUNCHER_LEARNING_RATE=0.01 \
+  LAUNCHER_MICRO_BATCH=32 \
+  LAUNCHER_RUN_DIR=/runs/id \
+  LAUNCHER_SEED=0 \
+  LAUNCHER_UPDATES=90 \
+  OMP_NUM_THREADS=4 \
+  PYTHONUNBUFFERED=1 \
+  TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  WANDB_ERROR_REPORTING=false \
+  python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry
