@@ -12,7 +12,6 @@ from launcher.train.engines.base import Engine
 from launcher.train.engines.small_reductions import PendingValues
 
 _ROW = 1024
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class DivergedError(RuntimeError):
@@ -92,16 +91,19 @@ def checksums(model: nn.Module) -> list[Tensor]:
 def checksum(values: Tensor) -> Tensor:
     """A sum of all bits of a tensor with weights that depend on their place, modulo 2**64: an int64 scalar.
 
-    A change of any one value changes it, and so does an exchange of two but by chance. Each value counts with the
-    weight of its row, odd, and of its column, even: their sum is odd, and no multiple of it but zero vanishes.
+    A change of any one word of eight bytes changes it, and so does an exchange of two but by chance. Each word counts
+    with the weight of its row, odd, and of its column, even: their sum is odd, and no multiple of it but zero vanishes.
     """
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    bits = values.contiguous().flatten().view(_BITS[values.element_size()])
-    rest = bits.numel() % _ROW
-    rows = bits[: bits.numel() - rest].view(-1, _ROW)
-    by_row = torch.cat((rows.sum(1, dtype=torch.int64), bits[bits.numel() - rest :].long()))
-    by_column = rows.sum(0, dtype=torch.int64)
+    flat = torch.view_as_real(values).flatten() if values.is_complex() else values.contiguous().flatten()
+    if flat.storage_offset() * flat.element_size() % 8:
+        flat = flat.clone()  # words begin at multiples of eight bytes
+    octets = flat.view(torch.uint8)
+    whole = octets.numel() // 8 * 8
+    words = octets[:whole].view(torch.int64)
+    in_rows = words.numel() // _ROW * _ROW
+    rows = words[:in_rows].view(-1, _ROW)
+    by_row = torch.cat((rows.sum(1), words[in_rows:], octets[whole:].long()))
+    by_column = rows.sum(0)
     return (by_row * _weights(by_row)).sum() * 2 + by_row.sum() + (by_column * _weights(by_column)).sum() * 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.distributed.loops import NOISE_SCALE
 from tests.processes import torchrun
 
-WORLDS = (1, 3, 4)
+WORLDS = (1, 4)
 Loops = dict[int, dict[str, Any]]
 
 

@@ -79,7 +79,7 @@ def test_rows_have_the_names_of_the_contract(curves: dict[str, dict[int, list[di
     assert set(rows[-1]) == CONTRACT | {"eval/accuracy", "eval/loss"}
 
 
-@pytest.mark.parametrize("recipe", [DIGITS, "recipes/digits/accelerate.yaml"])
+@pytest.mark.parametrize("recipe", [DIGITS, pytest.param("recipes/digits/accelerate.yaml", marks=pytest.mark.long)])
 def test_digits_are_recognised(tmp_path: Path, recipe: str) -> None:
     rows = train(tmp_path, recipe, "launch.nproc_per_node=2")
     assert rows[-1]["eval/accuracy"] > 0.97
@@ -94,6 +94,7 @@ def test_a_script_of_ones_own(tmp_path: Path) -> None:
     assert "after 180 updates" in log
 
 
+@pytest.mark.long
 def test_a_loop_of_ones_own_with_an_accumulator(tmp_path: Path) -> None:
     """The same windows on any number of ranks, though 250 samples do not divide by 2 × 32."""
     said = []

@@ -103,6 +103,7 @@ def test_a_run_ends_with_its_files(runs: Path, method: str, ranks: int) -> None:
     assert "effective global batch" in done.stdout
 
 
+@pytest.mark.long
 def test_batch_and_rate_follow_the_batch_schedule(runs: Path) -> None:
     schedule = "batch.schedule=[{global: 5, updates: 3}, {global: 12, samples: 30}]"
     scaling = ("lr_scaling.rule=linear", "lr_scaling.reference_batch=16")
@@ -116,7 +117,7 @@ def test_batch_and_rate_follow_the_batch_schedule(runs: Path) -> None:
     assert [row["train/global_step"] for row in rows(runs) if "eval/loss" in row] == [7, 11]
 
 
-@pytest.mark.parametrize(("method", "rank"), [("torchrun", 0), ("accelerate", 1), slow("torchrun", 1)])
+@pytest.mark.parametrize(("method", "rank"), [("torchrun", 0), slow("accelerate", 1), slow("torchrun", 1)])
 def test_an_exception_is_named_with_its_rank_and_log(runs: Path, method: str, rank: int) -> None:
     done = run_tiny(
         runs, f"launch.method={method}", "task.args.fault=raise", f"task.args.rank={rank}", "task.args.at=5"
