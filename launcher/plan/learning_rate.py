@@ -52,9 +52,14 @@ class LearningRatePlan(BaseModel):
         """The rate at the top of the schedule with the batch that the run ends with: base times scale."""
         return self.base * self.scale
 
-    def factor(self, update: int) -> float:
-        """The rate of an update (from 0) as a fraction of the peak: of the schedule, and of the batch's stage."""
-        return self._of_schedule(update) * (self.scale_at(update) / self.scale)
+    def factor(self, update: int, skipped: int = 0) -> float:
+        """The rate of an update as a fraction of the peak: of the schedule, and of the batch's stage.
+
+        Args:
+            update: the update, from 0.
+            skipped: updates before it without a step, which held the schedule; the batch went on to its next stage.
+        """
+        return self._of_schedule(update - skipped) * (self.scale_at(update) / self.scale)
 
     def scale_at(self, update: int) -> float:
         """What lr_scaling multiplies the base rate by in the stage of an update (from 0)."""
@@ -75,9 +80,9 @@ class LearningRatePlan(BaseModel):
         fall = 1.0 - progress if self.shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
         return self.final + (1.0 - self.final) * fall
 
-    def at(self, update: int) -> float:
-        """The learning rate of an update (from 0)."""
-        return self.peak * self.factor(update)
+    def at(self, update: int, skipped: int = 0) -> float:
+        """The learning rate of an update (from 0), of which so many before it were skipped."""
+        return self.peak * self.factor(update, skipped)
 
 
 def batch_scale(scaling: LrScalingSection, global_batch: int) -> float:

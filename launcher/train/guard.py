@@ -12,6 +12,8 @@ from launcher.train.engines.base import Engine
 from launcher.train.engines.small_reductions import PendingValues
 
 _ROW = 1024
+# Two odd numbers of SplitMix64 (Steele, Lea and Flood 2014) as int64, so that rows cannot pass for columns.
+_ROWS, _COLUMNS = -7046029254386353131, -4658895280553007687
 
 
 class DivergedError(RuntimeError):
@@ -104,7 +106,7 @@ def checksum(values: Tensor) -> Tensor:
     rows = words[:in_rows].view(-1, _ROW)
     by_row = torch.cat((rows.sum(1), words[in_rows:], octets[whole:].long()))
     by_column = rows.sum(0)
-    return (by_row * _weights(by_row)).sum() * 2 + by_row.sum() + (by_column * _weights(by_column)).sum() * 2
+    return (by_row * _weights(by_row)).sum() * 2 + by_row.sum() + (by_column * _weights(by_column, _COLUMNS)).sum() * 2
 
 
 def combined(parts: list[Tensor]) -> Tensor:
@@ -113,7 +115,6 @@ def combined(parts: list[Tensor]) -> Tensor:
     return (together * (2 * _weights(together) + 1)).sum()
 
 
-def _weights(values: Tensor) -> Tensor:
+def _weights(values: Tensor, factor: int = _ROWS) -> Tensor:
     """Numbers that differ from place to place and look like none of the data's patterns, int64."""
-    places = torch.arange(1, values.numel() + 1, dtype=torch.int64, device=values.device)
-    return places * -7046029254386353131  # the odd number next to 2**64 divided by the golden ratio, as int64
+    return torch.arange(1, values.numel() + 1, dtype=torch.int64, device=values.device) * factor

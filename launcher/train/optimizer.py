@@ -24,7 +24,8 @@ def build_optimizer(
         rate: the plan of the learning rate, whose scale multiplies the rate of every group.
 
     Raises:
-        ValueError: there is nothing to train.
+        ValueError: there is nothing to train, or parameters with gradients are in no group: their gradients would be
+            clipped with the others, and never be cleared.
     """
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
     optimizer: torch.optim.Optimizer
@@ -40,6 +41,13 @@ def build_optimizer(
             weight_decay=section.weight_decay,
             nesterov=section.nesterov,
             fused=fused,
+        )
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if missing:
+        raise ValueError(
+            f"Task.parameter_groups leaves out {len(missing)} parameters that have gradients, such as {missing[0]}: "
+            "freeze them in Task.model with requires_grad_(False), or give them to the optimizer"
         )
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"] * rate.scale

@@ -57,7 +57,7 @@ class Stepper:
 
     def rate_of(self, update: int) -> float:
         """The learning rate of an update (from 0), which skipped ones have put off."""
-        return self._rate.at(update - self.skipped)
+        return self._rate.at(update, self.skipped)
 
     def step(self, update: int) -> Tensor:
         """Step on the reduced gradient, unless fp16 made it overflow, and clear it.
@@ -68,7 +68,7 @@ class Stepper:
         Returns:
             This rank's part of the square of the gradient's norm before clipping, a float64 scalar.
         """
-        set_learning_rate(self._optimizer, self._rate.factor(update - self.skipped))
+        set_learning_rate(self._optimizer, self._rate.factor(update, self.skipped))
         applied, square = step_on_gradient(self._optimizer, self._scaler, lambda: self._engine.clip(self._max_norm))
         self.skipped += not applied
         return square

@@ -21,9 +21,15 @@ def test_a_change_of_any_value_changes_the_checksum(dtype: torch.dtype, size: in
 
 def test_an_exchange_of_two_values_changes_the_checksum() -> None:
     values = torch.arange(5000.0)
-    exchanged = values.clone()
-    exchanged[[7, 4000]] = values[[4000, 7]]
-    assert checksum(exchanged) != checksum(values)
+    for one, other in ((7, 4000), (2, 2048), (4, 2050), (0, 1)):
+        exchanged = values.clone()
+        exchanged[[one, other]] = values[[other, one]]
+        assert checksum(exchanged) != checksum(values)
+
+
+def test_a_transposed_matrix_has_another_checksum() -> None:
+    matrix = torch.randn(1024, 1024, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert checksum(matrix.T) != checksum(matrix)
 
 
 def test_a_tensor_without_values_or_at_an_odd_place_has_one() -> None:

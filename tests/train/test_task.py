@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launcher import Loss, Task
-from launcher.plan.learning_rate import LearningRatePlan
+from launcher.plan.learning_rate import LearningRatePlan, RateStage
 from launcher.recipe.schema import MultitaskSection, OptimizerSection
 from launcher.train.job import build_materials
 from launcher.train.optimizer import build_optimizer, set_learning_rate
@@ -103,6 +103,21 @@ def test_groups_keep_their_own_rate_under_scaling_and_schedule(name: str) -> Non
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.05]
     assert all(group["fused"] for group in optimizer.param_groups)
+
+
+def test_parameters_with_gradients_that_no_group_holds_are_refused() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    rate = LearningRatePlan(base=0.1, scale=1.0, shape="constant", warmup_updates=0, updates=9, final=0.0)
+    with pytest.raises(ValueError, match=r"leaves out 2 parameters that have gradients, such as 0.weight"):
+        build_optimizer(OptimizerSection(), model[1].parameters(), model, rate)
+    model[0].requires_grad_(False)
+    build_optimizer(OptimizerSection(), model[1].parameters(), model, rate)
+
+
+def test_a_skipped_update_holds_the_schedule_and_not_the_stage() -> None:
+    stages = (RateStage(until=10, scale=1.0),)
+    rate = LearningRatePlan(base=0.1, scale=4.0, shape="linear", warmup_updates=0, updates=20, final=0.0, stages=stages)
+    assert rate.at(10, skipped=3) == pytest.approx(0.1 * 4.0 * (1 - 7 / 20))
 
 
 def test_the_model_is_the_same_in_every_rank() -> None:
