@@ -28,7 +28,7 @@ from benchmarks.overhead.work import WORLD_SIZE, Items, Size
 
 PROGRAM = "python -m benchmarks.overhead"
 RESULTS = Path(__file__).with_name("RESULTS.md")
-UPDATES: dict[Size, int] = {"tiny": 200, "wide": 20}
+UPDATES: dict[Size, int] = {"tiny": 200, "wide": 40}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from launcher.train.engines.small_reductions import PendingValues
 from launcher.train.task import SampleSource, Task, fetch, tensors_of
 from launcher.train.task_losses import TaskLosses
 
+_W = TypeVar("_W")
 _AHEAD = 65_536  # positions whose order is computed at once: numpy costs about the same for one as for a thousand
+_COUNTED_TOGETHER = 1024  # samples of windows whose counts share an all-reduce, which costs as much as a tiny update
 
 
 @dataclass(frozen=True)
@@ -60,20 +62,20 @@ def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int)
         length: samples in the training data.
         seed: the recipe's seed, which fixes the order of every epoch.
     """
-    for block in _blocks(windows):
+    for block in _blocks(windows, lambda window: window.samples, _AHEAD):
         for epoch, of_epoch in groupby(block, key=lambda window: window.epoch):
             order = partial(sample_order, length=length, seed=seed, epoch=epoch)
             yield from _shares_of_epoch(list(of_epoch), rank, order)
 
 
-def _blocks(windows: Iterable[Window]) -> Iterator[list[Window]]:
-    """Windows together that have about so many samples; they may be of very different sizes."""
-    block: list[Window] = []
+def _blocks(windows: Iterable[_W], samples_of: Callable[[_W], int], enough: int) -> Iterator[list[_W]]:
+    """Windows together that have about so many samples, at least one; they may be of very different sizes."""
+    block: list[_W] = []
     samples = 0
     for window in windows:
         block.append(window)
-        samples += window.samples
-        if samples >= _AHEAD:
+        samples += samples_of(window)
+        if samples >= enough:
             yield block
             block, samples = [], 0
     if block:
@@ -99,19 +101,30 @@ def _span(parts: Sequence[MicroBatch]) -> Positions:
 
 @dataclass(frozen=True)
 class _Counted:
-    """A window whose items are counted here, and being added up over the ranks."""
+    """A window whose items are counted on this rank."""
 
     window: Window
     batches: list[Any]
     items: list[dict[str, int]]
+
+    def of_loss(self, name: str) -> int:
+        """The items of one loss on this rank."""
+        return sum(items[name] for items in self.items)
+
+
+@dataclass(frozen=True)
+class _BeingAdded:
+    """Windows whose counts are being added up over the ranks, together."""
+
+    windows: list[_Counted]
     totals: PendingValues
 
 
 class WindowLoader:
     """Iterates over windows with this rank's micro-batches, loaded here or in worker processes.
 
-    Where items depend on the data, each window is loaded and counted while the one before it is computed, and the
-    counts of all ranks are added in the background.
+    Where items depend on the data, windows are loaded and counted while those before them are computed, and the counts
+    of all ranks are added in the background.
 
     Args:
         losses: the losses of the task, for the items that they count.
@@ -141,6 +154,7 @@ class WindowLoader:
         self._shares = shares
         self._engine = engine
         self._workers = workers
+        self._tensors = None if workers else tensors_of(task, data)
 
     def __iter__(self) -> Iterator[LoadedWindow]:
         return self._counted() if self._losses.count_items else self._as_planned()
@@ -156,41 +170,49 @@ class WindowLoader:
             yield LoadedWindow(share.window, micro_batches, (share.window.samples,) * len(names))
 
     def _counted(self) -> Iterator[LoadedWindow]:
-        """Items depend on the data: the window ahead is counted before the one at hand is handed out."""
-        at_hand: _Counted | None = None
-        for share, batches in self._loaded():
-            ahead = self._count(share, batches)
+        """Items depend on the data: the windows ahead are counted before those at hand are handed out.
+
+        That is one window where it must be loaded, and several small ones where the data are tensors already.
+        """
+        enough = 1 if self._tensors is None else _COUNTED_TOGETHER
+        at_hand: _BeingAdded | None = None
+        for loaded in _blocks(self._loaded(), lambda loaded: loaded[0].window.samples, enough):
+            ahead = self._add([self._count(share, batches) for share, batches in loaded])
             if at_hand is not None:
-                yield self._with_totals(at_hand)
+                yield from self._with_totals(at_hand)
             at_hand = ahead
         if at_hand is not None:
-            yield self._with_totals(at_hand)
+            yield from self._with_totals(at_hand)
 
     def _count(self, share: Share, batches: list[Any]) -> _Counted:
         items = [
             self._losses.items(batch, micro_batch.samples)
             for batch, micro_batch in zip(batches, share.micro_batches, strict=True)
         ]
-        own = [sum(of_batch[name] for of_batch in items) for name in self._losses.names]
-        totals = self._engine.reduce_over_ranks(torch.tensor(own, dtype=torch.int64))
-        return _Counted(share.window, batches, items, totals)
+        return _Counted(share.window, batches, items)
 
-    def _with_totals(self, counted: _Counted) -> LoadedWindow:
+    def _add(self, windows: list[_Counted]) -> _BeingAdded:
+        own = [window.of_loss(name) for window in windows for name in self._losses.names]
+        return _BeingAdded(windows, self._engine.reduce_over_ranks(torch.tensor(own, dtype=torch.int64)))
+
+    def _with_totals(self, added: _BeingAdded) -> Iterator[LoadedWindow]:
         since = perf_counter()
-        totals = tuple(int(total) for total in counted.totals.read())
+        totals = iter(added.totals.read())
         self.waited += perf_counter() - since
         move = to_device(self._engine.device)
-        micro_batches = tuple(
-            MicroBatchData(move(batch), items) for batch, items in zip(counted.batches, counted.items, strict=True)
-        )
-        return LoadedWindow(counted.window, micro_batches, totals)
+        for counted in added.windows:
+            micro_batches = tuple(
+                MicroBatchData(move(batch), items) for batch, items in zip(counted.batches, counted.items, strict=True)
+            )
+            yield LoadedWindow(
+                counted.window, micro_batches, tuple(int(total) for total in islice(totals, len(self._losses.names)))
+            )
 
     def _loaded(self) -> Iterator[tuple[Share, list[Any]]]:
-        tensors = tensors_of(self._task, self._data)
-        if self._workers:
+        if self._tensors is not None:
+            yield from self._sliced(self._tensors)
+        elif self._workers:
             yield from self._loaded_by_workers()
-        elif tensors is not None:
-            yield from self._sliced(tensors)
         else:
             for share in self._shares:
                 yield share, [fetch(self._task, self._data, indices) for indices in share.indices()]

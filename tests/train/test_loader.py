@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,12 +14,16 @@ from torch.utils.data import Dataset, TensorDataset
 from launcher.plan.order import sample_order
 from launcher.plan.windows import windows_of_run
 from launcher.recipe.schema import MultitaskSection
+from launcher.train.accumulation import LoadedWindow
 from launcher.train.engines.single import SingleEngine
-from launcher.train.loader import WindowLoader, shares_of_rank, to_device
+from launcher.train.loader import Share, WindowLoader, shares_of_rank, to_device
 from launcher.train.task import Task
 from launcher.train.task_losses import TaskLosses
 
 SAMPLES = 53
+
+
+SUM = SingleEngine.reduce_over_ranks
 
 
 class Listed(Dataset[Any]):
@@ -35,6 +41,13 @@ class Together(Listed):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Tensor]]:
         return [{"index": torch.tensor(index)} for index in indices]
+
+
+class InTuples(Listed):
+    """Samples as a tensor data set has them."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor]:  # type: ignore[override]  # of another kind
+        return (torch.tensor(index),)
 
 
 DATA = {
@@ -128,20 +141,35 @@ class Counted(Task):
         return int(batch[0].sum())
 
 
-def test_items_are_counted_one_window_ahead_and_no_more() -> None:
-    shares = shares_of_rank(windows_of(1, updates=4), 0, SAMPLES, seed=4)
-    taken = []
+def counted_windows(data: Any, updates: int) -> Iterator[tuple[LoadedWindow, int, int]]:
+    """The windows of a task that counts, each with the last window taken so far and the counts begun so far."""
+    taken: list[int] = []
 
-    def noted(shares: Any) -> Any:
-        for share in shares:
+    def noted() -> Iterator[Share]:
+        for share in shares_of_rank(windows_of(1, updates), 0, SAMPLES, seed=4):
             taken.append(share.window.update)
             yield share
 
-    for loaded in loader(Counted(), DATA["tensors"], noted(shares)):
-        own = [sum(indices(part.data)) for part in loaded.micro_batches]
-        assert [part.items["loss"] for part in loaded.micro_batches] == own
-        assert loaded.totals == (sum(own),)
-        assert taken[-1] == min(loaded.window.update + 1, 3)
+    windows = loader(Counted(), data, noted())
+    with mock.patch.object(SingleEngine, "reduce_over_ranks", autospec=True, side_effect=SUM) as counts:
+        for loaded in windows:
+            own = [sum(indices(part.data)) for part in loaded.micro_batches]
+            assert [part.items["loss"] for part in loaded.micro_batches] == own
+            assert loaded.totals == (sum(own),)
+            yield loaded, taken[-1], counts.call_count
+
+
+def test_items_are_counted_one_window_ahead_and_no_more() -> None:
+    for loaded, taken, counts in counted_windows(InTuples(), updates=4):
+        ahead = min(loaded.window.update + 1, 3)
+        assert (taken, counts) == (ahead, ahead + 1)
+
+
+def test_small_windows_of_tensors_share_a_count() -> None:
+    """Epochs of 20, 20 and 13 samples: the first 58 windows have 1027, the other 22 are counted while they train."""
+    seen = list(counted_windows(DATA["tensors"], updates=80))
+    assert [loaded.window.update for loaded, _, _ in seen] == list(range(80))
+    assert {(taken, counts) for _, taken, counts in seen} == {(79, 2)}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
