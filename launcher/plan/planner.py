@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
+from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
@@ -97,13 +98,14 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
         unread_task: whether only running the task's code would tell how it writes its losses, for the warnings.
 
     Raises:
-        RequestError: a batch that cannot be, or a run without a single update.
+        RequestError: a batch that cannot be, a run without a single update, or layers that the split does not suit.
     """
     batch = solve_batch(recipe.batch, topology.world_size)
     last = last_windowing(recipe, batch.global_)
     schedule = solve_schedule(recipe.batch, last)
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates)
+    refuse_unequal_steps(recipe, batch, stages, length)
     reduction = _reduction(recipe.model.parameters, batch)
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,

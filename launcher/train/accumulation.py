@@ -134,6 +134,6 @@ def touch_all(model: nn.Module) -> Tensor:
     """Zero, with a graph that gives every trained parameter a gradient of zeros.
 
     DDP waits for a gradient of every parameter at the boundary; a forward pass without items would give it NaN. The
-    sum of no values is zero whatever the parameter holds.
+    sum of no values is zero whatever the parameter holds, and real also where that is complex.
     """
-    return torch.stack([parameter.flatten()[:0].sum() for parameter in trained(model)]).sum()
+    return torch.stack([parameter.flatten()[:0].real.sum() for parameter in trained(model)]).sum()

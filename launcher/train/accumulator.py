@@ -235,6 +235,6 @@ class Accumulator:
 
     def _clip(self) -> Tensor:
         if self._max_norm is None:
-            return torch.zeros(())
+            return torch.zeros((), device=self._sync.device)
         held = (parameter for group in self._optimizer.param_groups for parameter in group["params"])
         return clip_to_norm([parameter.grad for parameter in held if parameter.grad is not None], self._max_norm)

@@ -59,7 +59,11 @@ def sequential(
 def shared(
     losses: TaskLosses, model: nn.Module, batch: Any, weigh: Weigh, precision: AbstractContextManager[Any]
 ) -> None:
-    """Edition 3: the trunk once, the heads in turn on its detached output, then the trunk backward once."""
+    """Edition 3: the trunk once, the heads in turn on its detached output, then the trunk backward once.
+
+    Raises:
+        TypeError: the trunk returned something else than tensors, in which some could hide that are not detached.
+    """
     with precision:
         features = losses.trunk(model, batch)
     outputs, structure = tree_flatten(features)
@@ -79,6 +83,7 @@ def shared(
         torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
 
 
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 EDITIONS: dict[str, Edition] = {"joint": joint, "sequential": sequential, "shared": shared}
 
 
@@ -89,7 +94,13 @@ def _next(losses: Iterator[Loss], precision: AbstractContextManager[Any]) -> Los
 
 
 def _detached(output: Any) -> Any:
-    return output.detach().requires_grad_() if isinstance(output, Tensor) and output.requires_grad else output
+    if isinstance(output, Tensor):
+        return output.detach().requires_grad_() if output.requires_grad else output
+    if output is None or isinstance(output, _PLAIN):
+        return output
+    raise TypeError(
+        f"Task.trunk must return a tensor, or tensors in tuples, lists and dicts, not {type(output).__name__}"
+    )
 
 
 def _backward_alone(part: Tensor, *, retain_graph: bool) -> None:

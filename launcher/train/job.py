@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan
 from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation, LoadedWindow
@@ -60,6 +61,13 @@ class Job:
     should_stop: Callable[[], bool]
 
 
+_ITEMS_UNDER_SYNC_BATCHNORM = Mistake(
+    "parallel.sync_batchnorm",
+    "all ranks must go through every forward pass together, and a micro-batch of which Task.items counts none has none",
+    "Set it to false, and use GroupNorm or LayerNorm",
+)
+
+
 @dataclass(frozen=True)
 class Materials:
     """The user's own objects, built once in each rank, with the same seed in all of them."""
@@ -98,6 +106,9 @@ def build_job(
         rank: this rank.
         device: its device.
         should_stop: whether this rank was asked to stop.
+
+    Raises:
+        RequestError: the recipe and the task do not go together.
     """
     recipe, task, data = plan.recipe, materials.task, materials.train_data
     engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
@@ -110,6 +121,8 @@ def build_job(
         loss_weights(recipe.multitask),
         autocast(recipe, device),
     )
+    if recipe.parallel.sync_batchnorm and losses.count_items:
+        raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
     shares = shares_of_rank(plan.windows(), rank, len(data), recipe.train.seed)
     return Job(
         plan=plan,

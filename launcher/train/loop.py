@@ -93,7 +93,7 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
 
 def _noise(loaded: LoadedWindow, engine: Engine, stepper: Stepper) -> Tensor:
     """What this rank adds to the measurement of the noise scale, of gradients that are not unscaled yet."""
-    return weighted_squares(loaded, engine) / stepper.loss_scale**2
+    return weighted_squares(loaded, engine) / stepper.loss_scale().square()
 
 
 def _parts_to_measure(job: Job, window: Window) -> int:

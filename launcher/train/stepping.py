@@ -50,10 +50,9 @@ class Stepper:
         scaled: Tensor = self._scaler.scale(loss)
         return scaled
 
-    @property
-    def loss_scale(self) -> float:
-        """What losses are multiplied by."""
-        return float(self._scaler.get_scale())
+    def loss_scale(self) -> Tensor:
+        """What losses are multiplied by, a scalar on the device, which is not waited for."""
+        return self.scale(torch.ones((), device=self._engine.device))
 
     def rate_of(self, update: int) -> float:
         """The learning rate of an update (from 0), which skipped ones have put off."""
@@ -97,9 +96,11 @@ def step_on_gradient(
     scaler.step(optimizer)
     applied = True
     if scaler.is_enabled():
-        before = scaler.get_scale()
+        one = torch.ones((), device=square.device)
+        before = scaler.scale(one)
         scaler.update()
-        # The scale falls when, and only when, a gradient was not finite and the step was left out.
-        applied = scaler.get_scale() >= before
+        # The scale falls when, and only when, a gradient was not finite and the step was left out. The host waits for
+        # this one answer: the next update's learning rate depends on it.
+        applied = bool(scaler.scale(one) >= before)
     optimizer.zero_grad(set_to_none=True)
     return applied, square

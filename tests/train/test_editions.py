@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -112,3 +113,25 @@ def test_joint_holds_every_graph(task: Task) -> None:
 def test_a_loss_without_items_leaves_no_graph_behind(task: Task, backward: Backward) -> None:
     none = frozenset({"loss0", "loss1"})
     assert most_alive(task, backward, 3, none) == most_alive(task, backward, 1)
+
+
+@dataclass
+class Features:
+    """What hides a tensor from whoever looks for tensors in tuples, lists and dicts."""
+
+    hidden: Tensor
+
+
+class Hidden(Heads):
+    """A trunk whose output cannot be detached."""
+
+    def trunk(self, model: Any, batch: Tensor) -> Any:
+        return Features(super().trunk(model, batch))
+
+    def heads(self, model: Any, features: Any, batch: Tensor) -> Iterator[Loss]:
+        return super().heads(model, features.hidden, batch)
+
+
+def test_a_trunk_that_hides_its_tensors_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Task.trunk must return a tensor, or .* lists and dicts, not Features$"):
+        most_alive(Hidden(), "shared", 2)
