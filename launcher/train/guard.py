@@ -39,24 +39,39 @@ class ParameterGuard:
     def __init__(self, engine: Engine, every: int) -> None:
         self._engine = engine
         self._every = every if engine.world_size > 1 else 0
+        self._update = 0
+        self._compared = 0
         self._under_way: _UnderWay | None = None
 
-    def after(self, update: int, *, last: bool) -> None:
+    def after(self, update: int) -> None:
         """To be called by every rank after each update.
 
         Args:
             update: the update, from 1.
-            last: whether the run ends with it, which is always compared.
 
         Raises:
             DivergedError: the ranks differ; it names the first parameter that does, and the ranks.
         """
+        self._update = update
         self._read()
-        if self._every and (last or update % self._every == 0):
-            total = combined(checksums(self._engine.model))
-            self._under_way = _UnderWay(update, self._engine.reduce_over_ranks(torch.stack((total, ~total)), "max"))
-        if last:
+        if self._every and update % self._every == 0:
+            self._compare()
+
+    def at_end(self) -> None:
+        """To be called by every rank after its last update, also when it was asked to stop: what is kept is compared.
+
+        Raises:
+            DivergedError: as in `after`.
+        """
+        self._read()
+        if self._every and self._compared < self._update:
+            self._compare()
             self._read()
+
+    def _compare(self) -> None:
+        total = combined(checksums(self._engine.model))
+        extremes = self._engine.reduce_over_ranks(torch.stack((total, ~total)), "max")
+        self._under_way, self._compared = _UnderWay(self._update, extremes), self._update
 
     def _read(self) -> None:
         if self._under_way is None:

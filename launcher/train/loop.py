@@ -49,7 +49,7 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
         window = loaded.window
         started(window.update + 1)
         measurement = _update(job, loaded)
-        job.guard.after(window.update + 1, last=window.update + 1 == job.plan.length.updates)
+        job.guard.after(window.update + 1)
         measurement.data_seconds = waited
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
@@ -62,6 +62,7 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
             break
     for result in readout.flush():
         log(result)
+    job.guard.at_end()
     return not readout.stop
 
 

@@ -9,6 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +157,21 @@ def overflow() -> dict[str, Any]:
 
 def drift() -> dict[str, str]:
     rank, found = int(os.environ["RANK"]), {}
-    for name, guard in (("watched", {"every": 2}), ("at the end", {"every": 100}), ("off", {"every": 0})):
+    for name, every in (("watched", 2), ("at the end", 100), ("stopped", 100), ("off", 0)):
         task = Drifting(600, rank, update=3)
+        job = job_of(task, 600, {"batch": {"global": 60, "micro": 15}, "guard": {"every": every}})
+        if name == "stopped":
+            job = replace(job, should_stop=partial(has_drifted, task))
         try:
-            rows_of(job_of(task, 600, {"batch": {"global": 60, "micro": 15}, "guard": guard}))
+            rows_of(job)
             found[name] = ""
         except DivergedError as error:
             found[name] = str(error)
     return found
+
+
+def has_drifted(task: Drifting) -> bool:
+    return task.left <= 0
 
 
 def main(out: Path) -> None:
