@@ -20,11 +20,11 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **changes}
 
 
-def torchrun(module: str, *arguments: str, ranks: int, timeout: float = 240) -> None:
-    """Run a module on so many ranks; all of them have ended when this returns."""
+def torchrun(module: str, out: str, ranks: int, timeout: float = 240) -> None:
+    """Run a module's `main` on so many ranks, with a file to write to; all of them have ended when this returns."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
-        [*command, "-m", module, *arguments],
+        [*command, "-m", "tests.rank", module, out],
         env=clean_environment(),
         capture_output=True,
         text=True,

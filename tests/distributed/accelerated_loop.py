@@ -1,12 +1,11 @@
 """Worker of test_own_loop.py: a script with accelerate.Accelerator, as people write it, and an Accumulator in it.
 
-accelerate launch --config_file CONFIG -m tests.distributed.accelerated_loop OUT.json
+accelerate launch --config_file CONFIG -m tests.rank tests.distributed.accelerated_loop OUT.json
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,3 @@ def main(out: Path) -> None:
     if accelerator.is_main_process:
         out.write_text(json.dumps(results))
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,13 +1,12 @@
 """Worker of test_gradients.py: every case on this world's ranks, in float64, against the batch that was not split.
 
-torchrun --nproc-per-node=W -m tests.distributed.gradients OUT.json
+torchrun --nproc-per-node=W -m tests.rank tests.distributed.gradients OUT.json
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -424,7 +423,3 @@ def main(out: Path) -> None:
     if dist.get_rank() == 0:
         out.write_text(json.dumps(gathered))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

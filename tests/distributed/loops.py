@@ -1,13 +1,12 @@
 """Worker of test_loops.py: whole training loops on this world's ranks, on tasks whose answers are known.
 
-torchrun --nproc-per-node=W -m tests.distributed.loops OUT.json
+torchrun --nproc-per-node=W -m tests.rank tests.distributed.loops OUT.json
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -182,7 +181,3 @@ def main(out: Path) -> None:
     if dist.get_rank() == 0:
         out.write_text(json.dumps(found))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

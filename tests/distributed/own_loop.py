@@ -1,6 +1,6 @@
 """Worker of test_own_loop.py: loops with an Accumulator, in float64, against batches that were not split.
 
-torchrun --nproc-per-node=3 -m tests.distributed.own_loop OUT.json
+torchrun --nproc-per-node=3 -m tests.rank tests.distributed.own_loop OUT.json
 
 Two of the ranks, in a process group of their own, are a world of two; one alone needs none of this.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -459,7 +458,3 @@ def main(out: Path) -> None:
     if rank == 0:
         out.write_text(json.dumps(gathered))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -121,7 +121,7 @@ def test_in_a_script_of_accelerate(tmp_path: Path) -> None:
     config.write_text(accelerate_config(make_plan(recipe, Topology(nodes=1, nproc_per_node=2, device="cpu"))))
     command = (sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch")
     done = subprocess.run(
-        [*command, "--config_file", str(config), "-m", "tests.distributed.accelerated_loop", str(out)],
+        [*command, "--config_file", str(config), "-m", "tests.rank", "tests.distributed.accelerated_loop", str(out)],
         env=clean_environment(ACCELERATE_USE_CPU="true", ACCELERATE_GRADIENT_ACCUMULATION_STEPS=str(MICRO_STEPS)),
         capture_output=True,
         text=True,

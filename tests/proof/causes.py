@@ -1,13 +1,12 @@
 """Worker of test_causes.py: the proof of every task of tests/tasks/proofs.py on this world's ranks.
 
-torchrun --nproc-per-node=W -m tests.proof.causes OUT.json
+torchrun --nproc-per-node=W -m tests.rank tests.proof.causes OUT.json
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -55,13 +54,9 @@ def proof_of(task: str, rank: int, world: int) -> Proof:
     return prove(plan, materials, torch.device("cpu"), rank, say=lambda step: None)
 
 
-def main() -> None:
+def main(out: Path) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     with process_group(torch.device("cpu"), timeout=60) if world > 1 else nullcontext():
         found = {task: proof_of(task, rank, world).model_dump(mode="json") for task in TASKS}
     if rank == 0:
-        Path(sys.argv[1]).write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()
+        out.write_text(json.dumps(found))

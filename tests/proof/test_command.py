@@ -112,9 +112,12 @@ def test_an_interrupt_ends_all_ranks_while_they_wait_for_the_first(tmp_path: Pat
     process = subprocess.Popen(
         command, env=clean_environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    fifo.read_text()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    try:
+        fifo.read_text()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert (out, err) == ("", "launcher: interrupted\n")
     assert list(processes_with(str(tmp_path))) == []
