@@ -33,7 +33,6 @@ class Display:
         self._updates = updates
         self._progress = progress
         self._task = progress.add_task("starting", total=updates, numbers="") if progress else None
-        self._began = time.monotonic()
         self._line_at = 0.0
         self._row: Mapping[str, float | None] = {}
         self._unshown = False
@@ -51,11 +50,6 @@ class Display:
         self._show_row(last=True)
         if self._progress:
             self._progress.stop()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self._began
 
     def row(self, row: Mapping[str, float | None]) -> None:
         """Keep an update's metrics for the next tick; show an evaluation at once."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from launcher.cli.arguments import OverridesArgument, RecipeArgument
+
+
+class Resume(str, Enum):
+    """Whether to go on with a run that has begun."""
+
+    AUTO = "auto"
+    NEVER = "never"
 
 
 def run(
@@ -19,6 +27,12 @@ def run(
         str | None,
         typer.Option("--run-id", metavar="ID", help="Name of the run's folder; default: name and time."),
     ] = None,
+    resume: Annotated[
+        Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
+    ] = Resume.NEVER,
+    fork: Annotated[
+        bool, typer.Option("--fork", help="With --resume auto: go on although the recipe has changed.")
+    ] = False,
 ) -> None:
     """Run a recipe on this machine."""
     from launcher.cli.preview import preview
@@ -31,6 +45,6 @@ def run(
     if dry_run:
         typer.echo(spec.as_shell())
         return
-    from launcher.cli.run_here import run_here
+    from launcher.cli.run_here import RunChoice, run_here
 
-    raise typer.Exit(run_here(request, runs, run_id))
+    raise typer.Exit(run_here(request, RunChoice(runs, run_id, resume is Resume.AUTO, fork)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 
 from rich.console import Console
 from rich.text import Text
@@ -18,37 +20,87 @@ from launcher.launch.build import build_launch
 from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
+from launcher.rundir.checkpoints import newest_update
+from launcher.rundir.generation import take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
+from launcher.runners.restarts import RestartBudget
+from launcher.runners.resume import has_begun, is_done, take_up, unfinished_run
 from launcher.words import duration, least_or_most, plural
 
 
-def run_here(request: Request, runs: Path, run_id: str | None) -> int:
+@dataclass(frozen=True)
+class RunChoice:
+    """Which run a command is about.
+
+    Attributes:
+        runs: the folder of all runs.
+        run_id: name of the run's folder, or None for a fresh one.
+        resume: go on with the run of that id, or with the newest of the recipe that is not done, if there is one.
+        fork: go on also if the recipe has changed.
+    """
+
+    runs: Path
+    run_id: str | None
+    resume: bool = False
+    fork: bool = False
+
+
+def run_here(request: Request, choice: RunChoice) -> int:
     """Run a request in a directory of its own; the exit code.
 
     Args:
         request: the recipe with its plan.
-        runs: the folder of all runs.
-        run_id: name of the run's folder, or None for a fresh one.
+        choice: which run it is.
 
     Raises:
         RunDirectoryHeldError: another launch writes there.
-        RunDirectoryUnusableError: the directory cannot be made, or holds a run already.
+        RunDirectoryUnusableError: the directory cannot be made, or holds a run already and that is not wanted.
+        RequestError: the recipe is not the one that the run was begun with.
+        NoCheckpointError: the run cannot go on.
     """
     plan = request.plan
+    run_id = choice.run_id or (unfinished_run(choice.runs, plan.recipe.name) if choice.resume else None)
     name = fresh_id(plan.recipe.name, datetime.now()) if run_id is None else run_id
-    run = create_run_directory(runs, name, fresh=run_id is None)
+    run = create_run_directory(choice.runs, name, fresh=run_id is None)
     with held(run):
-        refuse_used(run)
         console = lasting_console(soft_wrap=True)
+        resumed = choice.resume and has_begun(run)
+        if resumed and is_done(run):
+            console.print(f"done: {shown_path(run.path)} has gone to its end")
+            return ExitCode.DONE
+        if not resumed:
+            refuse_used(run)
         _announce(console, plan, run)
-        spec = build_launch(plan, run, request.machine, os.environ)
+        if resumed:
+            update = take_up(run, plan, fork=choice.fork, say=console.print)
+            console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
+        take_over(run)
+        began = monotonic()
+        outcome, display = _to_its_end(request, run, console)
+        _conclude(console, plan, run, outcome, display, monotonic() - began)
+    return outcome.exit_code
+
+
+def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[Outcome, Display]:
+    """Run, and when a rank fails go on from the last checkpoint for as long as the recipe allows."""
+    plan = request.plan
+    spec = build_launch(plan, run, request.machine, os.environ)
+    budget = RestartBudget(plan.recipe.launch.restarts)
+    while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
         outcome = watched(spec, run, display)
-        _conclude(console, plan, run, outcome, display)
-    return outcome.exit_code
+        if outcome.status.state != "failed" or outcome.exit_code != ExitCode.WORKER:
+            return outcome, display
+        left = budget.take(newest_update(run))
+        if left is None:
+            return outcome, display
+        say_cause(outcome)
+        update = take_up(run, plan, fork=True, say=console.print)
+        take_over(run)
+        console.print(f"going on after update {update:,} (tries left without progress: {left})")
 
 
 def _announce(console: Console, plan: Plan, run: RunDirectory) -> None:
@@ -72,11 +124,13 @@ def effective_batch(plan: Plan) -> str:
     return f"{grown}{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
 
 
-def _conclude(console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display) -> None:
+def _conclude(
+    console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display, seconds: float
+) -> None:
     status = outcome.status
     console.file.flush()
     say_cause(outcome)
-    took = f"{status.update:,} updates, {status.samples_seen:,} samples in {duration(display.seconds)}"
+    took = f"{status.update:,} updates, {status.samples_seen:,} samples in {duration(seconds)}"
     console.print(f"{status.state}: {took}" if status.update else status.state)
     if status.exit_code == ExitCode.DONE and status.update:
         console.print(f"effective global batch: {effective_batch(plan)}")

@@ -164,7 +164,5 @@ def _long_warmup(rate: LearningRatePlan) -> Iterator[str]:
 
 
 def _no_checkpoints(recipe: Recipe) -> Iterator[str]:
-    if recipe.checkpoint.every is not None:
-        yield (
-            "checkpoint.every: this version writes no checkpoints; a run that is stopped begins again from the start."
-        )
+    if recipe.task and not recipe.checkpoint.wanted:
+        yield "checkpoint: every and minutes are null, so nothing is saved; a run that is stopped begins again."

@@ -213,6 +213,9 @@ class LaunchSection(Section):
     nproc_per_node: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         default="auto", description="Processes per machine; auto is one per GPU, or one on a machine without."
     )
+    restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=3, description="Times that a failed run goes on from its last checkpoint without getting further."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to train; auto is cuda where there is a GPU."
     )
@@ -221,8 +224,19 @@ class LaunchSection(Section):
 class CheckpointSection(Section):
     """When to save the state of training."""
 
-    every: Count | None = Field(default=None, description="Save every so many updates. Not in this version yet.")
-    keep: Count = Field(default=3, description="Checkpoints to keep. Not in this version yet.")
+    every: Count | None = Field(default=None, description="Save every so many updates.")
+    minutes: Positive | None = Field(
+        default=15.0,
+        description="Save when so many minutes have passed since the last time; with `every` null too, save nothing.",
+    )
+    keep: Annotated[int, Field(ge=2)] = Field(
+        default=3, description="Checkpoints to keep: at least 2, should the newest prove to be damaged."
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is saved: now and then, at the end, and when a signal stops the run."""
+        return self.every is not None or self.minutes is not None
 
 
 class WandbSection(Section):

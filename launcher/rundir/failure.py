@@ -29,7 +29,7 @@ class FailureRecord:
         exception: name of the exception's type.
         message: its text.
         update: the update that was being made, from 1; 0 before the first; None for a script or a proof.
-        request: whether it says that the recipe is wrong, and not that the worker failed.
+        exit_code: of the command, where the message is all that its user needs; None where the worker failed.
     """
 
     rank: int
@@ -37,7 +37,7 @@ class FailureRecord:
     exception: str
     message: str
     update: int | None
-    request: bool = False
+    exit_code: int | None = None
 
     @property
     def peer_is_gone(self) -> bool:

@@ -55,6 +55,16 @@ class RunDirectory:
         return self.path / "proof.json"
 
     @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints, each a folder named by its update."""
+        return self.path / "checkpoints"
+
+    @property
+    def generation(self) -> Path:
+        """The number of the last launch that took the run over."""
+        return self.path / ".generation"
+
+    @property
     def lock(self) -> Path:
         """Held by the launch that writes here."""
         return self.path / ".lock"

@@ -38,6 +38,16 @@ class RunStatus:
     exit_code: int | None = None
     failure: FailureStatus | None = None
 
+    @staticmethod
+    def read(run: RunDirectory) -> RunStatus | None:
+        """The run's status; None where there is none that can be read."""
+        try:
+            found = json.loads(run.status.read_text(encoding="utf-8"))
+            failure = found.pop("failure")
+            return RunStatus(**found, failure=None if failure is None else FailureStatus(**failure))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
     def write(self, run: RunDirectory) -> None:
         """Replace the run's status file."""
         write_atomically(run.status, json.dumps(asdict(self), indent=2) + "\n")

@@ -54,4 +54,6 @@ def refuse_used(run: RunDirectory) -> None:
         RunDirectoryUnusableError: the directory holds a run already.
     """
     if run.status.exists() or run.metrics.exists():
-        raise RunDirectoryUnusableError(f"{run.path} holds a run already. Choose another --run-id.")
+        raise RunDirectoryUnusableError(
+            f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from launcher.errors import ExitCode
 from launcher.plan.planner import Plan
+from launcher.rundir.checkpoints import has_checkpoint
 from launcher.rundir.failure import FailureRecord, WorkerDeath, read_failures
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import FailureStatus, RunStatus
@@ -45,10 +46,13 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     if (stopped or failures.agent.signal) and not _is_own_failure(cause):
         if update and update == _planned_updates(run):  # the signal came when all was done
             return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
+        if update and has_checkpoint(run, update):
+            return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
         return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
     if agent_code == 0:
         return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
-    code = ExitCode.REQUEST if isinstance(cause, FailureRecord) and cause.request else ExitCode.WORKER
+    told = cause.exit_code if isinstance(cause, FailureRecord) else None
+    code = ExitCode.WORKER if told is None else told
     failure, paragraph = _explained(cause, agent_code, run)
     return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph)
 
@@ -74,7 +78,7 @@ def _explained(
         text = f"No rank failed, but torchrun or accelerate {_ended(agent_code)}. Its log: {run.agent_log}"
         return FailureStatus(-1, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
     failure = FailureStatus(cause.rank, _exception(cause), str(run.rank_log(cause.rank)))
-    if isinstance(cause, FailureRecord) and cause.request:
+    if isinstance(cause, FailureRecord) and cause.exit_code is not None:
         return failure, cause.message
     return failure, _paragraph(cause, run)
 

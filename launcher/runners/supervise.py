@@ -20,7 +20,10 @@ from launcher.runners.outcome import Outcome, outcome_of
 GRACE = 30.0  # seconds from a signal to the end, beside the time of the updates until then; then the run is killed
 UPDATES_TO_END = 3  # the one under way, the one in which the ranks agree, and one for luck
 _TICK = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Slurm warns of the end of its time by one of these; torchrun does not know them, and would leave its workers behind.
+_PASSED_ON_AS_TERM = (signal.SIGUSR1, signal.SIGUSR2)
+_SIGNALS = (*_PASSED_ON, *_PASSED_ON_AS_TERM)
 
 
 class Observer(Protocol):
@@ -94,7 +97,8 @@ def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Ob
         if len(signals.received) > passed_on and not passed_on:
             passed_on = len(signals.received)
             deadline = time.monotonic() + GRACE + UPDATES_TO_END * progress.seconds_per_update
-            handle.stop(signals.received[0])
+            first = signals.received[0]
+            handle.stop(first if first in _PASSED_ON else signal.SIGTERM)
             observer.stopping(signal.Signals(signals.received[0]).name)
         elif len(signals.received) > passed_on or time.monotonic() > deadline:
             handle.kill()
@@ -135,7 +139,7 @@ class _Progress:
 
 @contextmanager
 def listening() -> Iterator[Signals]:
-    """Receive SIGINT, SIGTERM and SIGHUP instead of ending by them.
+    """Receive the signals that ask to stop instead of ending by them.
 
     One that was ignored when this process was started (by nohup, say) is ignored still.
     """

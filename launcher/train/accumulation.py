@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from launcher.plan.windows import Window
 from launcher.recipe.schema import Backward
 from launcher.train.editions import EDITIONS
 from launcher.train.engines.base import Engine
-from launcher.train.engines.gradients import trained
+from launcher.train.engines.gradients import touch_all
 from launcher.train.task import Loss
 from launcher.train.task_losses import TaskLosses
 from launcher.train.weighing import WindowLosses
@@ -128,12 +127,3 @@ class Accumulation:
             nothing = touch_all(model)
             return nothing if total is None else total + nothing
         return total
-
-
-def touch_all(model: nn.Module) -> Tensor:
-    """Zero, with a graph that gives every trained parameter a gradient of zeros.
-
-    DDP waits for a gradient of every parameter at the boundary; a forward pass without items would give it NaN. The
-    sum of no values is zero whatever the parameter holds, and real also where that is complex.
-    """
-    return torch.stack([parameter.flatten()[:0].real.sum() for parameter in trained(model)]).sum()

@@ -39,8 +39,7 @@ class ParameterGuard:
     def __init__(self, engine: Engine, every: int) -> None:
         self._engine = engine
         self._every = every if engine.world_size > 1 else 0
-        self._update = 0
-        self._compared = 0
+        self._compared = -1
         self._under_way: _UnderWay | None = None
 
     def after(self, update: int) -> None:
@@ -52,26 +51,25 @@ class ParameterGuard:
         Raises:
             DivergedError: the ranks differ; it names the first parameter that does, and the ranks.
         """
-        self._update = update
         self._read()
         if self._every and update % self._every == 0:
-            self._compare()
+            self._compare(update)
 
-    def at_end(self) -> None:
-        """To be called by every rank after its last update, also when it was asked to stop: what is kept is compared.
+    def before_keeping(self, update: int) -> None:
+        """To be called by every rank before it keeps what it has after an update (from 1): that much is compared now.
 
         Raises:
             DivergedError: as in `after`.
         """
         self._read()
-        if self._every and self._compared < self._update:
-            self._compare()
+        if self._every and self._compared < update:
+            self._compare(update)
             self._read()
 
-    def _compare(self) -> None:
+    def _compare(self, update: int) -> None:
         total = combined(checksums(self._engine.model))
         extremes = self._engine.reduce_over_ranks(torch.stack((total, ~total)), "max")
-        self._under_way, self._compared = _UnderWay(self._update, extremes), self._update
+        self._under_way, self._compared = _UnderWay(update, extremes), update
 
     def _read(self) -> None:
         if self._under_way is None:

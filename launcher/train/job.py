@@ -23,6 +23,7 @@ from launcher.train.engines.single import SingleEngine
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
+from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
 from launcher.train.task_losses import TaskLosses, loss_weights
@@ -37,9 +38,9 @@ class Job:
         task: the user's task.
         engine: holds the ranks together.
         weights: name → weight of each loss.
-        counts_items: whether the task counts items (tokens), or they are samples.
         accumulation: takes a window through forward and backward.
         stepper: steps once per window.
+        results: makes results of what updates measured.
         guard: watches that the ranks hold the same parameters.
         windows: the windows with this rank's micro-batches.
         eval_data: what to evaluate on, if anything.
@@ -51,9 +52,9 @@ class Job:
     task: Task
     engine: Engine
     weights: Mapping[str, float]
-    counts_items: bool
     accumulation: Accumulation
     stepper: Stepper
+    results: StepResults
     guard: ParameterGuard
     windows: Iterable[LoadedWindow]
     eval_data: SampleSource | None
@@ -96,7 +97,12 @@ def build_materials(make_task: Callable[[], Task], seed: int) -> Materials:
 
 
 def build_job(
-    plan: Plan, materials: Materials, rank: int, device: torch.device, should_stop: Callable[[], bool]
+    plan: Plan,
+    materials: Materials,
+    rank: int,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+    first_update: int = 0,
 ) -> Job:
     """Put a rank's job together; with more than one rank, the process group must be up.
 
@@ -106,6 +112,7 @@ def build_job(
         rank: this rank.
         device: its device.
         should_stop: whether this rank was asked to stop.
+        first_update: the update to begin with, from 0.
 
     Raises:
         RequestError: the recipe and the task do not go together.
@@ -123,15 +130,15 @@ def build_job(
     )
     if recipe.parallel.sync_batchnorm and losses.count_items:
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
-    shares = shares_of_rank(plan.windows(), rank, len(data), recipe.train.seed)
+    shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
     return Job(
         plan=plan,
         task=task,
         engine=engine,
         weights=weights,
-        counts_items=losses.count_items,
         accumulation=Accumulation(engine, losses, weights, recipe.multitask.backward, precision, stepper.scale),
         stepper=stepper,
+        results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers),
         eval_data=materials.eval_data,

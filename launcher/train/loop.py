@@ -7,6 +7,7 @@ for each window of the plan:
     compare the parameters of the ranks, if due
     evaluate, if due
     log earlier updates, whose numbers have arrived
+    keep the state, if due
 """
 
 from __future__ import annotations
@@ -26,27 +27,38 @@ from launcher.train.job import Job
 from launcher.train.measurement import Measurement
 from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
+from launcher.train.saving import NoSaver, Saver
 from launcher.train.step_result import StepResult
-from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 
 
-def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], None]) -> bool:
+def train(
+    job: Job, log: Callable[[StepResult], None], started: Callable[[int], None], saver: Saver | None = None
+) -> bool:
     """Run the updates of a job.
 
     Args:
         job: this rank's job.
         log: takes each update's result, in order, on every rank; one update late, or a tenth of a second.
         started: told the number of each update (from 1) before it begins, for failure records.
+        saver: keeps the state now and then, and at the end of the run or where it was asked to stop.
 
     Returns:
         Whether the run went to its end; False if a rank was asked to stop.
     """
-    results = StepResults(job.weights, job.plan.length.data_samples or 1, job.counts_items)
-    readout = Readout(job.engine, results, job.should_stop)
+    saver = saver or NoSaver()
+    readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
+    unsaved: Window | None = None
+
+    def keep(window: Window) -> None:
+        for result in readout.flush():
+            log(result)
+        job.guard.before_keeping(window.update + 1)
+        saver.save(window)
+
     ended = perf_counter()
     for loaded, waited in _waited_for(job):
-        window = loaded.window
+        unsaved = window = loaded.window
         started(window.update + 1)
         measurement = _update(job, loaded)
         job.guard.after(window.update + 1)
@@ -60,9 +72,12 @@ def train(job: Job, log: Callable[[StepResult], None], started: Callable[[int], 
             log(result)
         if readout.stop:
             break
-    for result in readout.flush():
-        log(result)
-    job.guard.at_end()
+        if readout.save or saver.due(window.update + 1):
+            keep(window)
+            unsaved = None
+            ended = perf_counter()  # nor is a checkpoint
+    if unsaved is not None:
+        keep(unsaved)
     return not readout.stop
 
 

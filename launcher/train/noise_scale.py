@@ -15,6 +15,7 @@ With equal parts these are the paper's two equations; parts of any size do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,15 @@ class NoiseScale:
         self._noise = _RunningMean()
         self._true_square = _RunningMean()
 
+    @property
+    def means(self) -> list[float]:
+        """The running means, as `go_on` takes them up again."""
+        return [*self._noise.state, *self._true_square.state]
+
+    def go_on(self, means: Sequence[float]) -> None:
+        """Go on from the running means of before."""
+        self._noise.state, self._true_square.state = (means[0], means[1]), (means[2], means[3])
+
     def add(self, measured: NoiseMeasurement) -> float | None:
         """Take a measurement; the noise scale in samples, or None while the gradient cannot be told from noise."""
         noise = (measured.weighted_squares - measured.samples * measured.square) / (measured.parts - 1)
@@ -90,14 +100,15 @@ class _RunningMean:
     """An exponential mean that begins as the plain mean (the bias correction of Kingma and Ba 2015, "Adam")."""
 
     def __init__(self) -> None:
-        self._sum = self._weight = 0.0
+        self.state = (0.0, 0.0)  # the sum of what was added, and of its weights
 
     @property
     def value(self) -> float:
         """The mean so far."""
-        return self._sum / self._weight
+        total, weight = self.state
+        return total / weight
 
     def add(self, value: float) -> None:
         """Take a value."""
-        self._sum = DECAY * self._sum + (1 - DECAY) * value
-        self._weight = DECAY * self._weight + (1 - DECAY)
+        total, weight = self.state
+        self.state = (DECAY * total + (1 - DECAY) * value, DECAY * weight + (1 - DECAY))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from launcher.train.measurement import Measurement
 from launcher.train.noise_scale import NoiseMeasurement, NoiseScale
+from launcher.train.snapshot import Numbers
 from launcher.train.step_result import StepResult
 
 
@@ -24,6 +25,15 @@ class StepResults:
         self._data_samples = data_samples
         self._tokens_seen = 0 if counts_items else None
         self._noise_scale = NoiseScale()
+
+    def state(self) -> Numbers:
+        """What runs on from one update to the next."""
+        return {"tokens_seen": self._tokens_seen, "noise_scale": self._noise_scale.means}
+
+    def restore(self, state: Numbers) -> None:
+        """Go on from the updates before."""
+        self._tokens_seen = state["tokens_seen"]
+        self._noise_scale.go_on(state["noise_scale"])
 
     def of(self, measurement: Measurement, sums: Sequence[float], peak_bytes: int) -> StepResult:
         """The result of an update.

@@ -10,6 +10,7 @@ from torch import Tensor
 from launcher.plan.learning_rate import LearningRatePlan
 from launcher.train.engines.base import Engine
 from launcher.train.optimizer import set_learning_rate
+from launcher.train.snapshot import Numbers
 
 
 class Stepper:
@@ -19,6 +20,7 @@ class Stepper:
 
     Attributes:
         skipped: updates that were skipped so far.
+        optimizer: the optimizer.
 
     Args:
         engine: holds the reduced gradient.
@@ -39,7 +41,7 @@ class Stepper:
     ) -> None:
         self.skipped = 0
         self._engine = engine
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._rate = rate
         self._max_norm = max_norm
         self._scaler = torch.amp.GradScaler(engine.device.type, enabled=half)
@@ -67,10 +69,19 @@ class Stepper:
         Returns:
             This rank's part of the square of the gradient's norm before clipping, a float64 scalar.
         """
-        set_learning_rate(self._optimizer, self._rate.factor(update, self.skipped))
-        applied, square = step_on_gradient(self._optimizer, self._scaler, lambda: self._engine.clip(self._max_norm))
+        set_learning_rate(self.optimizer, self._rate.factor(update, self.skipped))
+        applied, square = step_on_gradient(self.optimizer, self._scaler, lambda: self._engine.clip(self._max_norm))
         self.skipped += not applied
         return square
+
+    def state(self) -> Numbers:
+        """What the optimizer itself does not remember."""
+        return {"skipped": self.skipped, "scaler": self._scaler.state_dict()}
+
+    def restore(self, state: Numbers) -> None:
+        """Go on from the updates before."""
+        self.skipped = state["skipped"]
+        self._scaler.load_state_dict(state["scaler"])
 
     def skip(self) -> Tensor:
         """Pass over an update whose window had no items; a float64 zero, the square of no gradient's norm."""

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from launcher.errors import RequestError
+from launcher.errors import LauncherError
 from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan
 from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
@@ -74,7 +74,7 @@ class Worker:
             exception=type(error).__name__,
             message=str(error),
             update=self._update,
-            request=isinstance(error, RequestError),
+            exit_code=int(error.exit_code) if isinstance(error, LauncherError) else None,
         )
         print(TRACEBACK_MARK, file=sys.stderr)
         traceback.print_exc()

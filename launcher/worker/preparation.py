@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,6 +16,8 @@ from launcher.train.job import Materials, build_materials
 from launcher.worker.components import load_task
 from launcher.worker.dist_env import DistEnv
 
+Gather = Callable[[Any], list[Any]]
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -24,11 +27,13 @@ class Prepared:
         plan: the plan, with the length of the data and the size of the model.
         materials: the user's objects.
         device: the device of this rank.
+        gather: tells all ranks what each has.
     """
 
     plan: Plan
     materials: Materials
     device: torch.device
+    gather: Gather
 
 
 @contextmanager
@@ -49,18 +54,18 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv) -> Iterator[Prepared]:
     device = _device(plan, env)
     materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
     group = process_group(device, plan.recipe.parallel.timeout) if env.world_size > 1 else nullcontext()
+    tell: Gather = gather if env.world_size > 1 else lambda value: [value]
     with group:
-        plan = _with_facts_of_all_ranks(plan, materials, env)
+        plan = _with_facts_of_all_ranks(plan, materials, tell)
         if env.rank == 0:
             write_atomically(run.plan, plan.to_json() + "\n")
-        yield Prepared(plan, materials, device)
+        yield Prepared(plan, materials, device, tell)
 
 
-def _with_facts_of_all_ranks(plan: Plan, materials: Materials, env: DistEnv) -> Plan:
+def _with_facts_of_all_ranks(plan: Plan, materials: Materials, tell: Gather) -> Plan:
     """The plan with the length of the data and the size of the model, once all ranks agree about them."""
     facts = (len(materials.train_data), materials.parameters)
-    all_facts = gather(facts) if env.world_size > 1 else [facts]
-    for what, found in zip(("samples", "trainable parameters"), zip(*all_facts, strict=True), strict=True):
+    for what, found in zip(("samples", "trainable parameters"), zip(*tell(facts), strict=True), strict=True):
         if len(set(found)) > 1:
             raise ValueError(
                 f"the ranks do not see the same task: they have {', '.join(map(str, found))} {what}. Let the task give "

@@ -14,6 +14,7 @@ from launcher.trackers.wandb import make_wandb_tracker
 from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult
+from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint
 from launcher.worker.dist_env import DistEnv
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
@@ -36,7 +37,12 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         if env.rank == 0:
             _say_what_was_found(plan, ready.materials)
         stop = StopFlag()
-        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set)
+        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
+        first_update = checkpoint.update if checkpoint else 0
+        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update)
+        if checkpoint:
+            load_checkpoint(checkpoint, job)
+        saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None
         trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 
         def log(result: StepResult) -> None:
@@ -46,7 +52,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, started)
+            finished = train(job, log, started, saver)
         finally:
             trackers.finish(finished)
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.comm_hook import BucketLog, add_and_log
-from launcher.train.engines.gradients import clip_replicated, squared, trained_bytes
+from launcher.train.engines.gradients import clip_replicated, squared, touch_all, trained_bytes
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
 
@@ -50,6 +50,18 @@ class DdpEngine:
         # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
         # really happens, which is what the metrics report.
         self._ddp.register_comm_hook(self._buckets, add_and_log)
+        self._arrange_buckets()
+
+    def _arrange_buckets(self) -> None:
+        """Let DDP arrange its buckets now, by a backward whose gradients are zeros.
+
+        It does so after its first backward, and with other buckets three ranks or more add in another order: an update
+        after a resume would not be, bit for bit, the one that it was before (measured, torch 2.13).
+        """
+        _backward(self._ddp(touch_all))
+        self._buckets.take()
+        for parameter in self.model.parameters():
+            parameter.grad = None
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
         """Forward and backward, inside `no_sync` but at the boundary."""

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from launcher.train.accumulation import touch_all
 from launcher.train.engines.bucket_reduction import BucketReduction
+from launcher.train.engines.gradients import touch_all
 from launcher.train.engines.small_reductions import PendingValues, ReducedValues
 from launcher.train.own_loop.sync import device_of, take_backward
 

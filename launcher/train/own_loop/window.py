@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from launcher.train.accumulation import MicroBatchData, touch_all
+from launcher.train.accumulation import MicroBatchData
+from launcher.train.engines.gradients import touch_all
 from launcher.train.items import listed
 from launcher.train.own_loop.counting import CountedWindow
 from launcher.train.own_loop.sync import GradientSync

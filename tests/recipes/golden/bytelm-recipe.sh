@@ -32,8 +32,8 @@ guard: {every: 100}
 noise_scale: {every: 10, measured: null}
 parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
   timeout: 600.0}
-launch: {method: torchrun, nodes: 1, nproc_per_node: auto, device: auto}
-checkpoint: {every: null, keep: 3}
+launch: {method: torchrun, nodes: 1, nproc_per_node: auto, restarts: 3, device: auto}
+checkpoint: {every: null, minutes: 15.0, keep: 3}
 tracking:
   wandb:
     project: bytelm
@@ -123,10 +123,12 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "method": "torchrun",
       "nodes": 1,
       "nproc_per_node": "auto",
+      "restarts": 3,
       "device": "auto"
     },
     "checkpoint": {
       "every": null,
+      "minutes": 15.0,
       "keep": 3
     },
     "tracking": {

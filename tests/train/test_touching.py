@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from launcher.train.accumulation import touch_all
+from launcher.train.engines.gradients import touch_all
 
 
 class Mixed(nn.Module):

@@ -1,0 +1,71 @@
+"""What differs between the plan that a run was begun with and the one that it is to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from launcher.errors import Mistake
+from launcher.plan.planner import Plan
+
+# What may be another one: it says where and how a run is made, and not what is trained.
+_FREE = (
+    "name",
+    "data.workers",
+    "data.samples",
+    "model.parameters",
+    "batch.global",
+    "batch.micro",
+    "batch.accumulation",
+    "batch.schedule",
+    "eval",
+    "guard",
+    "noise_scale",
+    "parallel",
+    "launch",
+    "checkpoint",
+    "tracking",
+)
+
+
+def changes(begun: Plan, now: Plan) -> Iterator[Mistake]:
+    """What a run cannot go on with unnoticed. The ranks and the micro-batch may be others: the windows stay.
+
+    Args:
+        begun: the plan that the run was begun with.
+        now: the plan to go on with.
+    """
+    was, is_ = ([stage.global_ for stage in plan.stages] for plan in (begun, now))
+    if was != is_ or begun.recipe.batch.schedule != now.recipe.batch.schedule:
+        yield _change("batch.global", _in_turn(was), _in_turn(is_))
+    before, after = _leaves(begun), _leaves(now)
+    for key in {**before, **after}:
+        if before.get(key) != after.get(key) and not _is_free(key):
+            yield _change(key, str(before.get(key)), str(after.get(key)))
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
+
+
+def _change(key: str, was: str, now: str) -> Mistake:
+    return Mistake(key, f"the run was begun with {was}, not {now}", "Set it back, or go on with the change by --fork")
+
+
+def _in_turn(batches: list[int]) -> str:
+    return " then ".join(map(str, batches))
+
+
+def _leaves(plan: Plan) -> dict[str, Any]:
+    """Dotted key → value of a plan's recipe."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict) and value:
+            for name, below in value.items():
+                walk(below, f"{key}.{name}" if key else name)
+        else:
+            found[key] = value
+
+    walk(plan.recipe.model_dump(by_alias=True, mode="json"), "")
+    return found

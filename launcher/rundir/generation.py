@@ -1,0 +1,51 @@
+"""Which launch of a run this is: each one that takes it over has the next number, and only the last may commit."""
+
+from __future__ import annotations
+
+from launcher.errors import ExitCode, LauncherError
+from launcher.rundir.layout import RunDirectory, write_atomically
+
+
+class StaleWriterError(LauncherError):
+    """A later launch has taken the run over: what this one would write is no longer wanted."""
+
+    exit_code = ExitCode.RUN_HELD
+
+
+class Generation:
+    """The number of the launch that this process belongs to, as it was when the process began.
+
+    Args:
+        run: the directory of the run.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self.own = read_generation(run)
+
+    def check(self) -> None:
+        """Make sure that this is still the last launch.
+
+        Raises:
+            StaleWriterError: it is not.
+        """
+        last = read_generation(self._run)
+        if last != self.own:
+            raise StaleWriterError(
+                f"{self._run.path} was taken over by launch {last}: launch {self.own} writes no more to it."
+            )
+
+
+def read_generation(run: RunDirectory) -> int:
+    """The number of the last launch; 0 where none has left one."""
+    try:
+        return int(run.generation.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def take_over(run: RunDirectory) -> int:
+    """Begin a launch, which holds the run's lock; its number."""
+    own = read_generation(run) + 1
+    write_atomically(run.generation, f"{own}\n")
+    return own

@@ -1,0 +1,143 @@
+"""What a checkpoint is made of: the size and SHA-256 of every file, and of the list itself.
+
+No format of tensors notices a flipped bit when it is loaded; this does.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+MANIFEST = "MANIFEST.json"
+_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CHUNK = 2**20
+_MOST_BYTES = 2**24  # of a manifest
+
+
+class BadCheckpointError(Exception):
+    """A checkpoint that cannot be trusted; the message says what is wrong with it, as a clause."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file of a checkpoint.
+
+    Attributes:
+        bytes: its size.
+        sha256: of its content, in hexadecimal digits.
+    """
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The list of a checkpoint's files.
+
+    Attributes:
+        update: updates made when it was written.
+        generation: number of the launch that wrote it.
+        files: name → facts of each file.
+    """
+
+    update: int
+    generation: int
+    files: Mapping[str, FileFacts]
+
+    def to_text(self) -> str:
+        """The manifest as its file holds it, with a checksum of its own."""
+        body = {
+            "version": _VERSION,
+            "update": self.update,
+            "generation": self.generation,
+            "files": {name: asdict(facts) for name, facts in sorted(self.files.items())},
+        }
+        return json.dumps({**body, "sha256": _digest_of(body)}, indent=1) + "\n"
+
+    @staticmethod
+    def from_text(text: bytes) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            BadCheckpointError: it is not what was written.
+        """
+        try:
+            body = json.loads(text)
+            found = body.pop("sha256")
+            if found != _digest_of(body):
+                raise BadCheckpointError(f"{MANIFEST} is damaged")
+            if body["version"] != _VERSION:
+                raise BadCheckpointError(f"{MANIFEST} has version {body['version']}, and this launcher reads 1")
+            files = {name: FileFacts(**facts) for name, facts in body["files"].items()}
+            manifest = Manifest(int(body["update"]), int(body["generation"]), files)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise BadCheckpointError(f"{MANIFEST} is damaged") from None
+        for name in files:
+            if not _NAME.fullmatch(name):
+                raise BadCheckpointError(f"{MANIFEST} names {name!r}, which is no file of a checkpoint")
+        return manifest
+
+
+def facts_of(path: Path) -> FileFacts:
+    """The size and checksum of a file.
+
+    Raises:
+        BadCheckpointError: it is no regular file, or cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    with _reading(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileFacts(size, digest.hexdigest())
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """A file that is one itself: a link could lead anywhere, and a pipe would keep its reader waiting."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadCheckpointError(f"{path.name} is no file")
+            yield file
+    except OSError as error:
+        why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise BadCheckpointError(f"{path.name} cannot be read: {why}") from None
+
+
+def verified(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose files are, bit for bit, those that were written.
+
+    Raises:
+        BadCheckpointError: what is wrong with it.
+    """
+    with _reading(folder / MANIFEST) as file:
+        manifest = Manifest.from_text(file.read(_MOST_BYTES))
+    present = {entry.name for entry in folder.iterdir()}
+    expected = {*manifest.files, MANIFEST}
+    if strangers := sorted(present - expected):
+        raise BadCheckpointError(f"it holds {strangers[0]}, which {MANIFEST} does not name")
+    if missing := sorted(expected - present):
+        raise BadCheckpointError(f"{missing[0]} is missing")
+    for name, facts in manifest.files.items():
+        found = facts_of(folder / name)
+        if found.bytes != facts.bytes:
+            raise BadCheckpointError(f"{name} has {found.bytes:,} bytes instead of {facts.bytes:,}")
+        if found != facts:
+            raise BadCheckpointError(f"{name} is damaged: its checksum is another")
+    return manifest
+
+
+def _digest_of(body: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

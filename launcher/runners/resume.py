@@ -1,0 +1,112 @@
+"""Taking up a run where its last checkpoint left it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from launcher.errors import RequestError, RunDirectoryUnusableError
+from launcher.plan.changes import changes
+from launcher.plan.planner import Plan
+from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.generation import read_generation
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.status import RunStatus
+
+Say = Callable[[str], None]
+
+
+def unfinished_run(runs: Path, name: str) -> str | None:
+    """The id of the newest run of a recipe that is not done, or None.
+
+    Args:
+        runs: the folder of all runs.
+        name: the recipe's name.
+    """
+    begun = [path for path in runs.glob(f"{name}-*") if (path / "status.json").is_file()]
+    unfinished = [path for path in begun if not is_done(RunDirectory(path))]
+    return max(unfinished, key=lambda path: path.name).name if unfinished else None
+
+
+def is_done(run: RunDirectory) -> bool:
+    """Whether a run has gone to its end."""
+    status = RunStatus.read(run)
+    return status is not None and status.state == "done"
+
+
+def has_begun(run: RunDirectory) -> bool:
+    """Whether a directory holds a run."""
+    return run.status.exists() or run.metrics.exists()
+
+
+def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
+    """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
+
+    Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
+    the logs of the launch before are put aside.
+
+    Args:
+        run: the directory of a run, which is held.
+        plan: the plan to go on with.
+        fork: go on also if the recipe has changed.
+        say: takes a sentence that the user should read.
+
+    Returns:
+        The update that the run goes on after; 0 from the start.
+
+    Raises:
+        RequestError: the recipe has changed, with each change.
+        NoCheckpointError: there are checkpoints, and none can be used.
+    """
+    if not fork:
+        _refuse_changes(run, plan)
+    checkpoint = Checkpoints(run, say).newest()
+    update = checkpoint.update if checkpoint else 0
+    _cut_rows(run.metrics, update)
+    shutil.rmtree(run.failures, ignore_errors=True)
+    _put_logs_aside(run)
+    return update
+
+
+def _refuse_changes(run: RunDirectory, plan: Plan) -> None:
+    try:
+        begun = Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
+    except OSError:
+        return  # it ended before its plan was written
+    except ValueError:
+        raise RunDirectoryUnusableError(
+            f"{run.plan} was written by another version of launcher, and cannot be compared. Go on by --fork, or "
+            "choose another --run-id."
+        ) from None
+    if found := list(changes(begun, plan)):
+        raise RequestError(found)
+
+
+def _put_logs_aside(run: RunDirectory) -> None:
+    """Give the logs of the launch before its number, so that those of the next one begin anew."""
+    launch = read_generation(run)
+    for log in [*run.logs.glob("rank_*.log"), *run.logs.glob(run.agent_log.name)]:
+        log.rename(log.with_name(f"{log.name}.{launch}"))
+
+
+def _cut_rows(metrics: Path, update: int) -> None:
+    """Keep the rows up to an update. The kept part stays as it is; a row that was never ended goes too."""
+    with suppress(FileNotFoundError), metrics.open("r+b") as file:
+        kept = 0
+        for line in file:
+            if not line.endswith(b"\n") or _update_of(line) > update:
+                break
+            kept += len(line)
+        file.truncate(kept)
+        os.fsync(file.fileno())
+
+
+def _update_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["train/global_step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,38 @@
+"""What the training loop asks of whatever keeps its state."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from launcher.plan.windows import Window
+
+
+class Saver(Protocol):
+    """Keeps the state of training between two updates."""
+
+    def wishes(self) -> bool:
+        """Whether this rank would have the state kept soon, by its clock; one rank's wish is enough."""
+        ...
+
+    def due(self, update: int) -> bool:
+        """Whether the state is to be kept after an update (from 1); the same on every rank."""
+        ...
+
+    def save(self, window: Window) -> None:
+        """Keep the state after the update of a window; every rank must do so after the same update."""
+        ...
+
+
+class NoSaver:
+    """Keeps nothing."""
+
+    def wishes(self) -> bool:
+        """Never."""
+        return False
+
+    def due(self, update: int) -> bool:
+        """Never."""
+        return False
+
+    def save(self, window: Window) -> None:
+        """Nothing is kept."""

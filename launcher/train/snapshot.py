@@ -1,0 +1,143 @@
+"""The state of training between two updates, as it is kept in files and taken up again: tensors, and numbers.
+
+Nothing of it is code: tensors go to safetensors files, all else to JSON, whose floats are exact.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Numbers = dict[str, Any]
+"""What JSON holds."""
+
+_SAME = "same"  # name → the name that a tensor of one memory is kept under
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Named tensors, with what belongs to them and is none.
+
+    Attributes:
+        tensors: each has a memory of its own.
+        numbers: the rest.
+    """
+
+    tensors: Mapping[str, Tensor]
+    numbers: Numbers
+
+
+def model_state(model: nn.Module) -> Tensors:
+    """The parameters and buffers of a model; one that has several names (a tied weight) is kept once.
+
+    Raises:
+        TypeError: the model keeps something in its state that is no tensor.
+    """
+    kept: dict[str, Tensor] = {}
+    same: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"the model's state holds {name}, a {type(value).__name__}: checkpoints hold tensors only")
+        # Views of one memory that differ in anything are kept apart, each as a copy.
+        place = (value.data_ptr(), value.dtype, value.shape, value.stride()) if value.numel() else (name,)
+        if place in first:
+            same[name] = first[place]
+        else:
+            first[place] = name
+            kept[name] = value.detach()
+    return Tensors(_apart(kept), {_SAME: same})
+
+
+def load_model_state(model: nn.Module, state: Tensors) -> None:
+    """Give a model its parameters and buffers back.
+
+    Raises:
+        RuntimeError: it is another model.
+    """
+    tensors = dict(state.tensors)
+    tensors |= {name: tensors[kept] for name, kept in state.numbers[_SAME].items()}
+    model.load_state_dict(tensors)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
+    """What an optimizer remembers of each parameter. Its settings are the recipe's, and not kept."""
+    tensors: dict[str, Tensor] = {}
+    numbers: Numbers = {}
+    for index, remembered in optimizer.state_dict()["state"].items():
+        for key, value in remembered.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value.detach()
+            elif value is None or isinstance(value, bool | int | float):
+                numbers[f"{index}.{key}"] = value
+            else:
+                raise TypeError(f"the optimizer remembers {key}, a {type(value).__name__}: checkpoints have no such")
+    return Tensors(_apart(tensors), numbers)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+    """Give an optimizer its memory back; it keeps its settings."""
+    remembered: dict[int, dict[str, Any]] = {}
+    for name, value in [*state.tensors.items(), *state.numbers.items()]:
+        index, _, key = name.partition(".")
+        remembered.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": remembered, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, none sharing memory with another: those that would are copied."""
+    memories: set[int] = set()
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        alone = whole and tensor.untyped_storage().data_ptr() not in memories
+        apart[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+        memories.add(apart[name].untyped_storage().data_ptr())
+    return apart
+
+
+def randomness(device: torch.device) -> Numbers:
+    """Where this rank's random numbers have got to: Python's, numpy's, torch's."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": {name: _in_text(get()) for name, get, _ in _generators(device)},
+    }
+
+
+def restore_randomness(numbers: Numbers, device: torch.device) -> None:
+    """Go on with the random numbers that `randomness` has noted."""
+    version, words, gauss = numbers["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = numbers["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    for name, _, put in _generators(device):
+        if name in numbers["torch"]:
+            put(_from_text(numbers["torch"][name]))
+
+
+def _generators(device: torch.device) -> Iterator[tuple[str, Any, Any]]:
+    yield "cpu", torch.get_rng_state, torch.set_rng_state
+    if device.type == "cuda":
+        yield (
+            "cuda",
+            lambda: torch.cuda.get_rng_state(device),
+            lambda state: torch.cuda.set_rng_state(state, device),
+        )
+
+
+def _in_text(state: Tensor) -> str:
+    return base64.b64encode(bytes(state.tolist())).decode("ascii")
+
+
+def _from_text(text: str) -> Tensor:
+    return torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)

@@ -1,0 +1,206 @@
+"""Writing and reading the checkpoints of a run, all ranks together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from launcher.errors import Mistake, RequestError
+from launcher.plan.windows import Window
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints, sync_file, write_durably
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.manifest import FileFacts
+from launcher.train.job import Job, seed_everything
+from launcher.train.snapshot import (
+    Numbers,
+    Tensors,
+    load_model_state,
+    load_optimizer_state,
+    model_state,
+    optimizer_state,
+    randomness,
+    restore_randomness,
+)
+from launcher.worker.preparation import Gather
+
+Say = Callable[[str], None]
+_T = TypeVar("_T")
+_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
+_TROUBLE = (OSError, SafetensorError)
+
+
+class RunSaver:
+    """Writes checkpoints to the directory of a run: rank 0 what all ranks hold alike, each rank what is its own.
+
+    A checkpoint that cannot be written (the disk is full, say) costs a warning and no more.
+
+    Args:
+        run: the directory of the run.
+        job: this rank's job.
+        say: takes a sentence that the user should read; it is rank 0 that says it.
+    """
+
+    def __init__(self, run: RunDirectory, job: Job, say: Say) -> None:
+        self._job = job
+        self._settings = job.plan.recipe.checkpoint
+        self._store = Checkpoints(run, say)
+        self._say = say
+        self._saved_at = monotonic()
+
+    def wishes(self) -> bool:
+        """Whether rank 0 finds that enough minutes have passed."""
+        minutes = self._settings.minutes
+        return self._job.engine.rank == 0 and minutes is not None and monotonic() - self._saved_at > 60 * minutes
+
+    def due(self, update: int) -> bool:
+        """Whether the recipe asks for a checkpoint after an update."""
+        return self._settings.every is not None and update % self._settings.every == 0
+
+    def save(self, window: Window) -> None:
+        """Write a checkpoint; on every rank after the same update.
+
+        Raises:
+            StaleWriterError: a later launch has taken the run over.
+        """
+        update, engine = window.update + 1, self._job.engine
+        begun = _from_first(engine.rank, engine.gather, lambda: str(self._store.begin(update)))
+        if isinstance(begun, _Failed):
+            self._warn(update, [begun])
+            return
+        folder = Path(begun)
+        reports = engine.gather(_attempt(lambda: self._write(folder, window)))
+        failed = [report for report in reports if isinstance(report, _Failed)]
+        self._saved_at = monotonic()
+        if engine.rank != 0:
+            return
+        if not failed:
+            files = {name: facts for report in reports for name, facts in report.items()}
+            committed = _attempt(lambda: self._store.commit(folder, update, files))
+            failed = [committed] if isinstance(committed, _Failed) else []
+        if failed:
+            self._store.abandon(folder)
+            self._warn(update, failed)
+        else:
+            self._store.prune(self._settings.keep)
+
+    def _write(self, folder: Path, window: Window) -> dict[str, FileFacts]:
+        """Write this rank's files; their facts by name."""
+        job, rank = self._job, self._job.engine.rank
+        files = {_of_rank(rank): _write_numbers(folder / _of_rank(rank), randomness(job.engine.device))}
+        if rank == 0:
+            model, optimizer = model_state(job.engine.model), optimizer_state(job.stepper.optimizer)
+            for name, state in ((_MODEL, model), (_OPTIMIZER, optimizer)):
+                tensors = folder / f"{name}.safetensors"
+                save_file(dict(state.tensors), tensors)
+                files[tensors.name] = sync_file(tensors)
+            numbers = {
+                "update": window.update + 1,
+                "samples_seen": window.samples_seen,
+                "data_samples": job.plan.length.data_samples,
+                "world_size": job.engine.world_size,
+                _MODEL: model.numbers,
+                _OPTIMIZER: optimizer.numbers,
+                "stepper": job.stepper.state(),
+                "results": job.results.state(),
+            }
+            files[_TRAINING] = _write_numbers(folder / _TRAINING, numbers)
+        return files
+
+    def _warn(self, update: int, failed: list[_Failed]) -> None:
+        if self._job.engine.rank == 0:
+            self._say(
+                f"warning: no checkpoint after update {update}: {failed[0].reason}. The training goes on; what was "
+                "saved before is kept"
+            )
+
+
+def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say) -> Checkpoint | None:
+    """The newest good checkpoint of a run, which rank 0 has verified; None where there is none.
+
+    Args:
+        run: the directory of the run.
+        rank: this rank.
+        gather: tells all ranks what each has.
+        say: takes a sentence that the user should read.
+
+    Raises:
+        NoCheckpointError: there are some, and none is good.
+    """
+    found = _from_first(rank, gather, lambda: Checkpoints(run, say).newest())
+    if isinstance(found, _Failed):
+        raise OSError(f"the checkpoints cannot be read: {found.reason}")
+    return found
+
+
+def load_checkpoint(checkpoint: Checkpoint, job: Job) -> None:
+    """Give a job the state of a checkpoint. The ranks may be others than those that wrote it.
+
+    Random numbers go on where they were on the same number of ranks; on another one they begin anew from the seed.
+
+    Raises:
+        RequestError: the data are not those that the run was begun with.
+        RuntimeError: the model or the optimizer is another.
+    """
+    folder, device = checkpoint.folder, job.engine.device
+    numbers = _read_numbers(folder / _TRAINING)
+    if numbers["data_samples"] != job.plan.length.data_samples:
+        was, now = f"{numbers['data_samples']:,}", f"{job.plan.length.data_samples:,}"
+        raise RequestError(
+            [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
+        )
+    load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
+    load_optimizer_state(job.stepper.optimizer, _tensors(folder, _OPTIMIZER, numbers))
+    job.stepper.restore(numbers["stepper"])
+    job.results.restore(numbers["results"])
+    if numbers["world_size"] == job.engine.world_size:
+        restore_randomness(_read_numbers(folder / _of_rank(job.engine.rank)), device)
+    else:
+        seed_everything(job.plan.recipe.train.seed + numbers["update"], job.engine.rank)
+    job.guard.before_keeping(numbers["update"])
+
+
+def _tensors(folder: Path, name: str, numbers: Mapping[str, Any]) -> Tensors:
+    return Tensors(load_file(folder / f"{name}.safetensors"), numbers[name])
+
+
+def _of_rank(rank: int) -> str:
+    return f"rank_{rank:05d}.json"
+
+
+def _write_numbers(path: Path, numbers: Numbers) -> FileFacts:
+    return write_durably(path, json.dumps(numbers).encode())
+
+
+def _read_numbers(path: Path) -> Numbers:
+    numbers: Numbers = json.loads(path.read_bytes())
+    return numbers
+
+
+class _Failed:
+    """What could not be done, and why; it travels to the other ranks, where an exception would leave them waiting.
+
+    Args:
+        error: what was raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.reason = getattr(error, "strerror", None) or str(error)
+
+
+def _attempt(do: Callable[[], _T]) -> _T | _Failed:
+    try:
+        return do()
+    except _TROUBLE as error:
+        return _Failed(error)
+
+
+def _from_first(rank: int, gather: Gather, do: Callable[[], _T]) -> _T | _Failed:
+    """What rank 0 finds, on every rank."""
+    found: _T | _Failed = gather(_attempt(do) if rank == 0 else None)[0]
+    return found

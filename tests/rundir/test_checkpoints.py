@@ -1,0 +1,176 @@
+"""Checkpoints as files: a whole one or none, whatever becomes of the disk and of those who write."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError, write_durably
+from launcher.rundir.generation import StaleWriterError, take_over
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.manifest import MANIFEST, Manifest
+
+FILES = {"model.safetensors": b"\0model\xff" * 50, "training.json": b"{}"}
+
+
+class Said(list[str]):
+    """What was said to the user."""
+
+    def __call__(self, sentence: str) -> None:
+        self.append(sentence)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    run = RunDirectory(tmp_path)
+    take_over(run)
+    return run
+
+
+def save(store: Checkpoints, update: int) -> Path:
+    folder = store.begin(update)
+    facts = {name: write_durably(folder / name, content) for name, content in FILES.items()}
+    return store.commit(folder, update, facts).folder
+
+
+def names(run: RunDirectory) -> list[str]:
+    return sorted(path.name for path in run.checkpoints.iterdir())
+
+
+def test_the_newest_is_found(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    assert store.newest() is None
+    for update in (9, 10, 100_000_000):
+        save(store, update)
+    assert names(run) == ["step_00000009", "step_00000010", "step_100000000"]
+    newest = Checkpoints(run, print).newest()
+    assert newest is not None
+    assert newest.update == 100_000_000
+    assert {path.name: path.read_bytes() for path in newest.folder.iterdir() if path.name != MANIFEST} == FILES
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_no_flipped_bit_is_loaded(run: RunDirectory) -> None:
+    """200 single bits, in every file of the checkpoint."""
+    save(Checkpoints(run, print), 1)
+    chance = random.Random(0)
+    for _ in range(200):
+        folder = save(Checkpoints(run, print), 2)
+        path = chance.choice(sorted(folder.iterdir()))
+        flip(path, chance.randrange(8 * path.stat().st_size))
+        said = Said()
+        newest = Checkpoints(run, said).newest()
+        assert newest is not None
+        assert newest.update == 1
+        assert "step_00000002 cannot be used: " in said[0]
+
+
+def link(path: Path) -> None:
+    content = path.with_name("elsewhere")
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(content.parent.parent / "elsewhere")
+
+
+def truncate(share: float) -> Callable[[Path], None]:
+    return lambda path: os.truncate(path, int(path.stat().st_size * share))
+
+
+@pytest.mark.parametrize("file", [*FILES, MANIFEST])
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, link, *(truncate(share) for share in (0, 0.1, 0.5, 0.99))], ids=lambda harm: harm.__name__
+)
+def test_a_damaged_one_is_set_aside_and_named(run: RunDirectory, file: str, harm: Callable[[Path], None]) -> None:
+    store = Checkpoints(run, print)
+    save(store, 1)
+    harm(save(store, 2) / file)
+    said = Said()
+    newest = Checkpoints(run, said).newest()
+    assert newest is not None
+    assert newest.update == 1
+    assert len(said) == 1
+    assert file in said[0]
+    assert names(run)[0] == "bad_step_00000002.1"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "", ".", ".."])
+def test_a_manifest_leads_to_no_file_outside(run: RunDirectory, name: str) -> None:
+    folder = save(Checkpoints(run, print), 1)
+    manifest = Manifest.from_text((folder / MANIFEST).read_bytes())
+    files = {**manifest.files, name: manifest.files["training.json"]}
+    (folder / MANIFEST).write_text(Manifest(1, 1, files).to_text())
+    with pytest.raises(NoCheckpointError):
+        Checkpoints(run, print).newest()
+
+
+def test_a_file_more_is_one_too_many(run: RunDirectory) -> None:
+    (save(Checkpoints(run, print), 1) / "model.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/x'\ntR.")
+    with pytest.raises(NoCheckpointError):
+        Checkpoints(run, print).newest()
+
+
+def test_one_under_another_name_is_not_taken_for_it(run: RunDirectory) -> None:
+    folder = save(Checkpoints(run, print), 1)
+    folder.rename(folder.with_name("step_00000009"))
+    with pytest.raises(NoCheckpointError):
+        Checkpoints(run, print).newest()
+
+
+def test_where_all_are_bad_nothing_begins_again(run: RunDirectory) -> None:
+    flip(save(Checkpoints(run, print), 1) / "training.json", 3)
+    for _ in range(2):  # set aside, they are not forgotten
+        with pytest.raises(NoCheckpointError, match="Restore one from a copy"):
+            Checkpoints(run, print).newest()
+
+
+def test_old_ones_go_when_newer_ones_are_good(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    for update in range(1, 6):
+        save(store, update)
+        store.prune(keep=3)
+    assert names(run) == ["step_00000003", "step_00000004", "step_00000005"]
+    store.prune(keep=1)
+    assert names(run) == ["step_00000004", "step_00000005"]
+
+
+def test_a_bad_one_does_not_count(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    for update in (1, 2, 3):
+        save(store, update)
+    flip(run.checkpoints / "step_00000002" / "model.safetensors", 0)
+    Checkpoints(run, print).prune(keep=2)
+    assert "step_00000001" in names(run)
+
+
+def test_only_the_last_launch_commits(run: RunDirectory) -> None:
+    old = Checkpoints(run, print)
+    folder = old.begin(1)
+    take_over(run)
+    with pytest.raises(StaleWriterError, match="taken over by launch 2"):
+        old.commit(folder, 1, {})
+    assert Checkpoints(run, print).newest() is None
+
+
+def test_what_was_left_unfinished_is_cleared_away(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    (store.begin(1) / "model.safetensors").write_bytes(b"half")
+    assert store.newest() is None
+    save(store, 2)
+    assert names(run) == ["step_00000002"]
+
+
+def test_the_same_update_can_be_saved_again(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    save(store, 1)
+    save(store, 1)
+    assert names(run) == ["step_00000001"]
+    assert json.loads((run.checkpoints / "step_00000001" / MANIFEST).read_text())["update"] == 1

@@ -1,0 +1,115 @@
+"""Runs that end before their time and go on: the same rows and, bit for bit, the same parameters in the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import launcher
+
+MORTAL = "tests/tasks/mortal.yaml"
+UPDATES = 20
+CLOCKS = ("time/", "throughput/", "memory/")
+
+
+def run(
+    runs: Path, run_id: str, *arguments: str, env: Mapping[str, str] | None = None, expected: int = 0
+) -> tuple[str, str]:
+    done = launcher("run", MORTAL, "--runs", str(runs), "--run-id", run_id, *arguments, env=env)
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def rows(runs: Path, run_id: str) -> list[dict[str, Any]]:
+    """The rows of a run, without what a clock has measured."""
+    lines = (runs / run_id / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith(CLOCKS)} for line in lines]
+
+
+def state(runs: Path, run_id: str) -> dict[str, bytes]:
+    """The files of the last checkpoint of a run, but the one that says who wrote it."""
+    folder = runs / run_id / "checkpoints" / f"step_{UPDATES:08d}"
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST.json"}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.parametrize("task", ["Mortal", pytest.param("Counted", marks=pytest.mark.long)])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int, task: str) -> None:
+    job = (f"launch.nproc_per_node={world}", f"task.entry=mortal.py:{task}")
+    run(tmp_path, "whole", *job)
+    _, said = run(tmp_path, "killed", *job, env={"KILL": f"{world - 1}:15"}, expected=3)
+    assert "was killed by SIGKILL" in said
+    out, _ = run(tmp_path, "killed", *job, "--resume", "auto")
+    assert "resumed after update" in out
+    assert rows(tmp_path, "killed") == rows(tmp_path, "whole")
+    assert [row["train/global_step"] for row in rows(tmp_path, "killed")] == list(range(1, UPDATES + 1))
+    assert state(tmp_path, "killed") == state(tmp_path, "whole")
+
+
+def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Path) -> None:
+    windows = ("train/global_step", "train/samples_seen", "train/learning_rate", "batch/global_samples")
+    run(tmp_path, "whole", "checkpoint.every=null")
+    run(tmp_path, "it", env={"KILL": "1:15"}, expected=3)
+    run(tmp_path, "it", "launch.nproc_per_node=3", "batch.micro=3", "--resume", "auto", env={"KILL": "2:9"}, expected=3)
+    run(tmp_path, "it", "launch.nproc_per_node=1", "--resume", "auto")
+    one, other = ([[row[key] for key in windows] for row in rows(tmp_path, name)] for name in ("whole", "it"))
+    assert one == other
+    assert {row["batch/world_size"] for row in rows(tmp_path, "it")} == {1, 2, 3}
+
+
+def test_a_run_that_is_done_stays_so(tmp_path: Path) -> None:
+    run(tmp_path, "it")
+    before = state(tmp_path, "it")
+    out, _ = run(tmp_path, "it", "--resume", "auto")
+    assert out.startswith("done: ")
+    assert state(tmp_path, "it") == before
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -> None:
+    run(tmp_path, "whole")
+    run(tmp_path, "it", env={"KILL": "0:4"}, expected=3)
+    out, _ = run(tmp_path, "it", "--resume", "auto")
+    assert "begun again" in out
+    assert state(tmp_path, "it") == state(tmp_path, "whole")
+    assert rows(tmp_path, "it") == rows(tmp_path, "whole")
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
+    run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
+    before = (tmp_path / "it" / "metrics.jsonl").read_bytes()
+    changed = ("optimizer.lr=0.02", "batch.global=24", "--resume", "auto")
+    _, said = run(tmp_path, "it", *changed, expected=2)
+    assert (
+        "optimizer.lr: the run was begun with 0.01, not 0.02. Set it back, or go on with the change by --fork." in said
+    )
+    assert "batch.global: the run was begun with 22, not 24." in said
+    assert (tmp_path / "it" / "metrics.jsonl").read_bytes() == before
+    run(tmp_path, "it", *changed, "--fork")
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
+    run(tmp_path, "whole")
+    run(tmp_path, "it", env={"KILL": "0:32"}, expected=3)
+    model = tmp_path / "it" / "checkpoints" / "step_00000008" / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-3] ^= 1
+    model.write_bytes(content)
+    out, _ = run(tmp_path, "it", "--resume", "auto")
+    assert "step_00000008 cannot be used: model.safetensors is damaged" in out
+    assert "resumed after update 4" in out
+    assert state(tmp_path, "it") == state(tmp_path, "whole")
+    assert [path.name for path in (tmp_path / "it" / "checkpoints").glob("bad_*")] == ["bad_step_00000008.1"]
+
+
+def test_without_a_good_checkpoint_a_run_does_not_begin_again_unasked(tmp_path: Path) -> None:
+    run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
+    shutil.rmtree(tmp_path / "it" / "checkpoints" / "step_00000004" / "model.safetensors", ignore_errors=True)
+    (tmp_path / "it" / "checkpoints" / "step_00000004" / "model.safetensors").unlink()
+    for _ in range(2):
+        _, said = run(tmp_path, "it", "--resume", "auto", expected=65)
+        assert "No checkpoint in" in said

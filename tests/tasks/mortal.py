@@ -1,0 +1,48 @@
+"""A task whose every update depends on all before it: dropout, momentum, a schedule, clipping, a tail."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from launcher import Task
+
+SAMPLES = 150
+
+
+class Mortal(Task):
+    """Least squares with dropout. KILL=R:N in the environment kills rank R at its loss number N."""
+
+    def __init__(self) -> None:
+        rank, _, at = os.environ.get("KILL", "-1:0").partition(":")
+        self.left = int(at) if rank == os.environ.get("RANK", "0") else 0
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(SAMPLES, 8, generator=generator)
+        self.data = TensorDataset(inputs, inputs.sin().sum(dim=1, keepdim=True))
+
+    def model(self) -> nn.Module:
+        layers = [nn.Linear(8, 40), nn.Tanh(), nn.Dropout(0.2), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 1)]
+        return nn.Sequential(*layers)
+
+    def train_data(self) -> TensorDataset:
+        return self.data
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        inputs, targets = batch
+        return functional.mse_loss(model(inputs), targets)
+
+
+class Counted(Mortal):
+    """Items are counted, so that windows are loaded ahead."""
+
+    def items(self, batch: Any) -> int:
+        return len(batch[0])
