@@ -9,13 +9,16 @@ BIN := $(VENV)/bin
 # Another torch is another installation.
 INSTALLED := $(VENV)/.installed-$(shell printf %s '$(TORCH)$(TORCH_INDEX)' | tr -c 'A-Za-z0-9.' _)
 
-.PHONY: demo test test-all check bench schema clean
+.PHONY: demo test test-long test-all check bench schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/launcher run recipes/digits/recipe.yaml launch.nproc_per_node=2 launch.device=cpu
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -44,7 +44,7 @@ def read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("columns", [30, 120])
+@pytest.mark.parametrize("columns", [30, pytest.param(120, marks=pytest.mark.long)])
 def test_a_terminal_gets_a_bar_and_its_cursor_back(tmp_path: Path, columns: int) -> None:
     code, written = on_a_terminal(columns, "run", TINY, "--runs", str(tmp_path))
     assert code == 0, written
@@ -68,7 +68,11 @@ def test_a_run_ends_with_what_its_noise_scale_says(tmp_path: Path) -> None:
     line = next(line for line in done.stdout.splitlines() if line.startswith("gradient noise scale: about "))
     assert "; the global batch of 16 is " in line
     assert re.search(r"\(for the next plan: noise_scale\.measured=\d+\)$", line)
-    assert "noise_scale" not in launcher("run", TINY, "noise_scale.every=0", "--runs", str(tmp_path)).stdout
+
+
+@pytest.mark.long
+def test_a_noise_scale_that_is_not_measured_is_not_told(tmp_path: Path) -> None:
+    assert "noise" not in launcher("run", TINY, "noise_scale.every=0", "--runs", str(tmp_path)).stdout
 
 
 def test_a_row_in_words() -> None:

@@ -80,6 +80,7 @@ def test_the_culprit_is_named(tmp_path: Path, task: str, kind: str, place: str) 
     assert (cause["kind"], cause["places"]) == (kind, [place])
 
 
+@pytest.mark.long
 def test_a_verdict_comes_first_and_fits_a_narrow_pipe(tmp_path: Path) -> None:
     arguments = [PROOFS, "task.entry=proofs.py:Normalised", "--runs", str(tmp_path)]
     done = launcher("prove", *arguments, env={"COLUMNS": "50"})

@@ -11,6 +11,7 @@ import pytest
 from tests.processes import launcher
 
 DIGITS = "recipes/digits/recipe.yaml"
+WORLDS = [1, 2, *(pytest.param(world, marks=pytest.mark.long) for world in (3, 4))]
 BATCHES = {"divides": ("batch.global=256",), "does not divide": ("batch.global=250", "batch.micro=32")}
 CONTRACT = {
     "train/global_step", "train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/samples_seen",
@@ -28,23 +29,33 @@ def train(runs: Path, recipe: str, *overrides: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
 
 
+class Curves:
+    """The rows of the first 24 updates, by batch and world size; each is trained when it is first asked for.
+
+    Args:
+        runs: a folder for the runs.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+        self._found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+
+    def __call__(self, batch: str, world: int) -> list[dict[str, Any]]:
+        if (batch, world) not in self._found:
+            settings = (*BATCHES[batch], "train.epochs=null", "train.updates=24", "eval.every=end")
+            self._found[batch, world] = train(self._runs, DIGITS, f"launch.nproc_per_node={world}", *settings)
+        return self._found[batch, world]
+
+
 @pytest.fixture(scope="module")
-def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Batch → world size → the rows of the first 24 updates."""
-    runs = tmp_path_factory.mktemp("curves")
-    length = ("train.epochs=null", "train.updates=24", "eval.every=end")
-    return {
-        name: {world: train(runs, DIGITS, f"launch.nproc_per_node={world}", *batch, *length) for world in (1, 2, 3, 4)}
-        for name, batch in BATCHES.items()
-    }
+def curves(tmp_path_factory: pytest.TempPathFactory) -> Curves:
+    return Curves(tmp_path_factory.mktemp("curves"))
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_loss_curve_is_the_same_on_any_number_of_ranks(
-    curves: dict[str, dict[int, list[dict[str, Any]]]], batch: str, world: int
-) -> None:
-    alone, together = curves[batch][1], curves[batch][world]
+@pytest.mark.parametrize("world", WORLDS[1:])
+def test_loss_curve_is_the_same_on_any_number_of_ranks(curves: Curves, batch: str, world: int) -> None:
+    alone, together = curves(batch, 1), curves(batch, world)
     assert len(alone) == len(together) == 24
     for one, other in zip(alone, together, strict=True):
         assert other["train/loss"] == pytest.approx(one["train/loss"], rel=1e-4)
@@ -53,26 +64,25 @@ def test_loss_curve_is_the_same_on_any_number_of_ranks(
 
 
 @pytest.mark.parametrize(("batch", "full", "tail"), [("divides", 256, 157), ("does not divide", 250, 187)])
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_every_full_window_has_the_global_batch(
-    curves: dict[str, dict[int, list[dict[str, Any]]]], batch: str, full: int, tail: int, world: int
-) -> None:
-    rows = curves[batch][world]
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_full_window_has_the_global_batch(curves: Curves, batch: str, full: int, tail: int, world: int) -> None:
+    rows = curves(batch, world)
     assert [row["batch/global_samples"] for row in rows] == ([full] * 5 + [tail]) * 4
     assert rows[5]["train/samples_seen"] == 1437
     assert {row["batch/world_size"] for row in rows} == {world}
 
 
-def test_gradients_cross_once_per_update(curves: dict[str, dict[int, list[dict[str, Any]]]]) -> None:
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("world", WORLDS)
+def test_gradients_cross_once_per_update(curves: Curves, batch: str, world: int) -> None:
     """One bucket holds the whole model: one call, with one copy of its gradients, whatever K is."""
-    for worlds in curves.values():
-        for world, rows in worlds.items():
-            assert {row["comm/allreduce_calls"] for row in rows} == {0 if world == 1 else 1}
-            assert {row["comm/allreduce_bytes"] for row in rows} == {0 if world == 1 else 38_282 * 4}
+    rows = curves(batch, world)
+    assert {row["comm/allreduce_calls"] for row in rows} == {0 if world == 1 else 1}
+    assert {row["comm/allreduce_bytes"] for row in rows} == {0 if world == 1 else 38_282 * 4}
 
 
-def test_rows_have_the_names_of_the_contract(curves: dict[str, dict[int, list[dict[str, Any]]]]) -> None:
-    rows = curves["divides"][2]
+def test_rows_have_the_names_of_the_contract(curves: Curves) -> None:
+    rows = curves("divides", 2)
     now_and_then = {10: {"train/gradient_noise_scale"}, 20: {"train/gradient_noise_scale"}}
     for update, row in enumerate(rows[:-1], start=1):
         assert set(row) == CONTRACT | now_and_then.get(update, set())

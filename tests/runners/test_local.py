@@ -90,7 +90,7 @@ def rows(runs: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (runs / "it" / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("method", "ranks"), [("torchrun", 1), ("accelerate", 1), slow("accelerate", 2)])
+@pytest.mark.parametrize(("method", "ranks"), [("torchrun", 1), slow("accelerate", 1), slow("accelerate", 2)])
 def test_a_run_ends_with_its_files(runs: Path, method: str, ranks: int) -> None:
     done = run_tiny(runs, f"launch.method={method}", f"launch.nproc_per_node={ranks}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,6 +136,7 @@ def test_an_exception_is_named_with_its_rank_and_log(runs: Path, method: str, ra
     assert status(runs)["failure"] == failure
 
 
+@pytest.mark.long
 def test_an_exception_in_the_only_rank(runs: Path) -> None:
     done = run_tiny(runs, "launch.nproc_per_node=1", "task.args.fault=raise")
     assert done.returncode == 3
@@ -164,6 +165,7 @@ def test_a_rank_that_leaves_is_a_failure(runs: Path) -> None:
     assert "Rank 1 failed in update 3: SystemExit: 7" in done.stderr
 
 
+@pytest.mark.long
 def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
     done = run_tiny(runs, "data.samples=65")
     assert done.returncode == 2
@@ -189,6 +191,7 @@ def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signa
     assert f"{number.name}: ending at the next update" in done.stdout
 
 
+@pytest.mark.long
 def test_a_signal_to_a_single_process_of_accelerate(runs: Path) -> None:
     started = Started(runs, "tell", "launch.method=accelerate", "launch.nproc_per_node=1")
     assert started.end(signal.SIGTERM).returncode == 130
@@ -230,6 +233,7 @@ def test_loading_processes_outlive_the_signal(runs: Path) -> None:
     assert status(runs)["update"] == len(rows(runs)) >= 1
 
 
+@pytest.mark.long
 def test_a_signal_that_was_ignored_at_the_start_is_ignored(runs: Path) -> None:
     """As under nohup."""
     ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited by the command
@@ -278,6 +282,7 @@ def command_line(pid: int) -> str:
         return ""
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_does_not_end_the_training(runs: Path) -> None:
     """As in `launcher run ... | head -1`."""
     reader, writer = os.pipe()
@@ -291,6 +296,7 @@ def test_a_reader_that_leaves_does_not_end_the_training(runs: Path) -> None:
     assert status(runs)["state"] == "done"
 
 
+@pytest.mark.long
 def test_a_terminal_that_knows_ascii_alone_is_enough(runs: Path) -> None:
     done = launcher("run", TINY, "--runs", str(runs), "--run-id", "it", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
@@ -311,7 +317,7 @@ def test_a_run_directory_has_one_writer(runs: Path) -> None:
     second = run_tiny(runs)
     assert second.returncode == 73
     assert f"is held by process {started.process.pid} on" in second.stderr
-    started.end(signal.SIGINT, signal.SIGINT)
+    started.end(signal.SIGKILL)
     third = run_tiny(runs)
     assert third.returncode == 2
     assert "holds a run already. Choose another --run-id." in third.stderr

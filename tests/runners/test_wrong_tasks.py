@@ -43,7 +43,7 @@ def test_ranks_that_see_different_data_are_refused(tmp_path: Path) -> None:
     assert rows == []
 
 
-@pytest.mark.parametrize("entry", ["tiny.py:Tiny", "tests.tasks.tiny:Tiny"])
+@pytest.mark.parametrize("entry", ["tiny.py:Tiny", pytest.param("tests.tasks.tiny:Tiny", marks=pytest.mark.long)])
 def test_heads_that_are_not_written_are_missed_before_the_first_update(tmp_path: Path, entry: str) -> None:
     """A file is read before anything starts; a package only by the workers, which say the same."""
     code, stderr, rows = run(tmp_path, "Tiny", f"task.entry={entry}", "multitask.backward=shared")
@@ -52,6 +52,7 @@ def test_heads_that_are_not_written_are_missed_before_the_first_update(tmp_path:
     assert rows == []
 
 
+@pytest.mark.long
 def test_what_a_task_draws_is_the_same_in_every_rank(tmp_path: Path) -> None:
     losses = []
     for ranks in (1, 2):
@@ -61,12 +62,14 @@ def test_what_a_task_draws_is_the_same_in_every_rank(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.long
 def test_an_exception_with_a_familiar_name_is_a_failure(tmp_path: Path) -> None:
     code, stderr, _ = run(tmp_path, "Service", "launch.nproc_per_node=1")
     assert code == 3
     assert "Rank 0 failed in update 1: RequestError: the image server said 503" in stderr
 
 
+@pytest.mark.long
 def test_an_evaluation_to_a_mean_is_refused(tmp_path: Path) -> None:
     code, stderr, _ = run(tmp_path, "MeanOfMeans", "launch.nproc_per_node=1")
     assert code == 3
