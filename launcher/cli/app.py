@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import plan, prove, report, run, schema
+from launcher.cli import export, plan, prove, report, run, schema
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("prove")(prove.prove)
 app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("schema")(schema.schema)
 
 

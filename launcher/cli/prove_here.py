@@ -33,7 +33,7 @@ def prove_here(request: Request, runs: Path, as_json: bool) -> int:
     run = create_run_directory(runs, fresh_id(f"{request.plan.recipe.name}-{PROVE}", datetime.now()), fresh=True)
     with held(run):
         spec = build_launch(request.plan, run, request.machine, os.environ, worker_arguments=(PROVE,))
-        outcome = watched(spec, run, Steps(Console(file=sys.stderr)))
+        outcome = watched(spec, run, Steps(Console(file=sys.stderr)), request.plan.recipe.launch.grace)
     if outcome.exit_code != ExitCode.DONE:
         say_cause(outcome)
         if not outcome.cause:

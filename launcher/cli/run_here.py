@@ -91,7 +91,7 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
     budget = RestartBudget(plan.recipe.launch.restarts)
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        outcome = watched(spec, run, display)
+        outcome = watched(spec, run, display, plan.recipe.launch.grace)
         if outcome.status.state != "failed" or outcome.exit_code != ExitCode.WORKER:
             return outcome, display
         left = budget.take(newest_update(run))

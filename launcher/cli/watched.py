@@ -18,18 +18,19 @@ class Show(Observer, AbstractContextManager[object], Protocol):
     """Shows a run while it goes on."""
 
 
-def watched(spec: LaunchSpec, run: RunDirectory, show: Show) -> Outcome:
+def watched(spec: LaunchSpec, run: RunDirectory, show: Show, grace: float) -> Outcome:
     """Start a launch and watch it until nothing of it is left.
 
     Args:
         spec: the launch.
         run: its directory, which is held.
         show: is shown while it goes on.
+        grace: seconds from a signal to the end, beside the time of the updates until then.
     """
     with listening() as signals:
         handle = LocalRunner().start(spec, run)  # before the display, whose thread a fork would not copy
         with show:
-            return supervise(handle, run, show, signals)
+            return supervise(handle, run, show, signals, grace)
 
 
 def say_cause(outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from launcher.plan.planner import Plan
@@ -31,6 +32,8 @@ def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherite
         "ACCELERATE_MIXED_PRECISION": "bf16" if plan.recipe.train.precision == "bf16" else "no",
         # Restarted workers would else read the addresses of those before them (torch 2.13 with gloo).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # For the last update and its checkpoint; torchrun kills after 30 seconds otherwise (2.12 and before always).
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(plan.recipe.launch.grace)),
         "PYTHONUNBUFFERED": "1",
         # W&B reports its use when a run ends, an offline one too, and waits for its server to take the report.
         "WANDB_ERROR_REPORTING": "false",

@@ -213,6 +213,9 @@ class LaunchSection(Section):
     nproc_per_node: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         default="auto", description="Processes per machine; auto is one per GPU, or one on a machine without."
     )
+    grace: Annotated[float, Field(ge=1, le=86400)] = Field(
+        default=60.0, description="Seconds that a run has, after a signal, to finish its update and to save."
+    )
     restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=3, description="Times that a failed run goes on from its last checkpoint without getting further."
     )
@@ -231,6 +234,10 @@ class CheckpointSection(Section):
     )
     keep: Annotated[int, Field(ge=2)] = Field(
         default=3, description="Checkpoints to keep: at least 2, should the newest prove to be damaged."
+    )
+
+    background: bool = Field(
+        default=False, description="Copy the state and write it while training goes on; the host must have room for it."
     )
 
     @property

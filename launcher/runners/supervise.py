@@ -17,7 +17,6 @@ from launcher.runners.base import RunHandle
 from launcher.runners.follow import LineFollower, RowFollower
 from launcher.runners.outcome import Outcome, outcome_of
 
-GRACE = 30.0  # seconds from a signal to the end, beside the time of the updates until then; then the run is killed
 UPDATES_TO_END = 3  # the one under way, the one in which the ranks agree, and one for luck
 _TICK = 0.1
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,7 +56,7 @@ class Signals:
         self.received.append(number)
 
 
-def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals: Signals) -> Outcome:
+def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals: Signals, grace: float) -> Outcome:
     """Watch a run until it has ended and nothing of it is left.
 
     The first signal is passed on, and the run ends at an update: the ranks agree in the one after that in which the
@@ -68,13 +67,14 @@ def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals:
         run: its directory, where its metrics and the log of rank 0 are followed.
         observer: is told what happens.
         signals: what `listening` has received, also before the run was started.
+        grace: seconds from a signal to the end, beside the time of the updates until then; then the run is killed.
 
     Returns:
         How the run ended; `status.json` says it too.
     """
     progress = _Progress(run, observer)
     try:
-        code = _wait(handle, signals, progress, observer)
+        code = _wait(handle, signals, progress, observer, grace)
     except BaseException:
         with suppress(OSError):
             RunStatus("interrupted", progress.update, progress.samples_seen, ExitCode.INTERRUPTED).write(run)
@@ -88,7 +88,7 @@ def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals:
     return outcome
 
 
-def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Observer) -> int:
+def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Observer, grace: float) -> int:
     passed_on = 0
     deadline = float("inf")
     while (code := handle.wait(_TICK)) is None:
@@ -96,7 +96,7 @@ def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Ob
         observer.tick()
         if len(signals.received) > passed_on and not passed_on:
             passed_on = len(signals.received)
-            deadline = time.monotonic() + GRACE + UPDATES_TO_END * progress.seconds_per_update
+            deadline = time.monotonic() + grace + UPDATES_TO_END * progress.seconds_per_update
             first = signals.received[0]
             handle.stop(first if first in _PASSED_ON else signal.SIGTERM)
             observer.stopping(signal.Signals(signals.received[0]).name)

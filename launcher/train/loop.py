@@ -78,6 +78,7 @@ def train(
             ended = perf_counter()  # nor is a checkpoint
     if unsaved is not None:
         keep(unsaved)
+    saver.finish()
     return not readout.stop
 
 

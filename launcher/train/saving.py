@@ -22,6 +22,10 @@ class Saver(Protocol):
         """Keep the state after the update of a window; every rank must do so after the same update."""
         ...
 
+    def finish(self) -> None:
+        """Wait until all that was to be kept is kept."""
+        ...
+
 
 class NoSaver:
     """Keeps nothing."""
@@ -36,3 +40,6 @@ class NoSaver:
 
     def save(self, window: Window) -> None:
         """Nothing is kept."""
+
+    def finish(self) -> None:
+        """Nothing is waited for."""

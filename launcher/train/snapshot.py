@@ -33,6 +33,10 @@ class Tensors:
     tensors: Mapping[str, Tensor]
     numbers: Numbers
 
+    def copied(self) -> Tensors:
+        """A copy on the host, which later updates do not change."""
+        return Tensors({name: tensor.to("cpu", copy=True) for name, tensor in self.tensors.items()}, self.numbers)
+
 
 def model_state(model: nn.Module) -> Tensors:
     """The parameters and buffers of a model; one that has several names (a tied weight) is kept once.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -35,6 +37,33 @@ _MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
 _TROUBLE = (OSError, SafetensorError)
 
 
+@dataclass(frozen=True)
+class Captured:
+    """What all ranks hold alike after an update, as rank 0 writes it.
+
+    Attributes:
+        update: updates made.
+        model: the model.
+        optimizer: what the optimizer remembers.
+        numbers: all else.
+    """
+
+    update: int
+    model: Tensors
+    optimizer: Tensors
+    numbers: Numbers
+
+    def write(self, folder: Path) -> dict[str, FileFacts]:
+        """Write it; the facts of each file, by name."""
+        files = {}
+        for name, state in ((_MODEL, self.model), (_OPTIMIZER, self.optimizer)):
+            path = folder / f"{name}.safetensors"
+            save_file(dict(state.tensors), path)
+            files[path.name] = sync_file(path)
+        numbers = {**self.numbers, _MODEL: self.model.numbers, _OPTIMIZER: self.optimizer.numbers}
+        return {**files, _TRAINING: _write_numbers(folder / _TRAINING, numbers)}
+
+
 class RunSaver:
     """Writes checkpoints to the directory of a run: rank 0 what all ranks hold alike, each rank what is its own.
 
@@ -52,6 +81,8 @@ class RunSaver:
         self._store = Checkpoints(run, say)
         self._say = say
         self._saved_at = monotonic()
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._under_way: Future[None] | None = None
 
     def wishes(self) -> bool:
         """Whether rank 0 finds that enough minutes have passed."""
@@ -65,57 +96,77 @@ class RunSaver:
     def save(self, window: Window) -> None:
         """Write a checkpoint; on every rank after the same update.
 
+        In the background that is a copy of the state, which rank 0 writes while the training goes on.
+
         Raises:
             StaleWriterError: a later launch has taken the run over.
         """
+        self.finish()
         update, engine = window.update + 1, self._job.engine
         begun = _from_first(engine.rank, engine.gather, lambda: str(self._store.begin(update)))
         if isinstance(begun, _Failed):
-            self._warn(update, [begun])
+            self._warn(update, begun)
             return
         folder = Path(begun)
-        reports = engine.gather(_attempt(lambda: self._write(folder, window)))
-        failed = [report for report in reports if isinstance(report, _Failed)]
+        reports = engine.gather(_attempt(lambda: self._write_own(folder)))
         self._saved_at = monotonic()
         if engine.rank != 0:
             return
-        if not failed:
-            files = {name: facts for report in reports for name, facts in report.items()}
-            committed = _attempt(lambda: self._store.commit(folder, update, files))
-            failed = [committed] if isinstance(committed, _Failed) else []
-        if failed:
+        captured = self._captured(window)
+        if self._settings.background:
+            copied = replace(captured, model=captured.model.copied(), optimizer=captured.optimizer.copied())
+            self._under_way = self._writer.submit(self._complete, folder, copied, reports)
+        else:
+            self._complete(folder, captured, reports)
+
+    def finish(self) -> None:
+        """Wait for what is written in the background.
+
+        Raises:
+            StaleWriterError: a later launch has taken the run over.
+        """
+        if self._under_way is not None:
+            written, self._under_way = self._under_way, None
+            written.result()
+
+    def _complete(self, folder: Path, captured: Captured, reports: list[Any]) -> None:
+        """Write what rank 0 writes for all, and commit."""
+        failed = [report for report in reports if isinstance(report, _Failed)]
+        outcome = failed[0] if failed else _attempt(lambda: self._commit(folder, captured, reports))
+        if isinstance(outcome, _Failed):
             self._store.abandon(folder)
-            self._warn(update, failed)
+            self._warn(captured.update, outcome)
         else:
             self._store.prune(self._settings.keep)
 
-    def _write(self, folder: Path, window: Window) -> dict[str, FileFacts]:
-        """Write this rank's files; their facts by name."""
-        job, rank = self._job, self._job.engine.rank
-        files = {_of_rank(rank): _write_numbers(folder / _of_rank(rank), randomness(job.engine.device))}
-        if rank == 0:
-            model, optimizer = model_state(job.engine.model), optimizer_state(job.stepper.optimizer)
-            for name, state in ((_MODEL, model), (_OPTIMIZER, optimizer)):
-                tensors = folder / f"{name}.safetensors"
-                save_file(dict(state.tensors), tensors)
-                files[tensors.name] = sync_file(tensors)
-            numbers = {
-                "update": window.update + 1,
-                "samples_seen": window.samples_seen,
-                "data_samples": job.plan.length.data_samples,
-                "world_size": job.engine.world_size,
-                _MODEL: model.numbers,
-                _OPTIMIZER: optimizer.numbers,
-                "stepper": job.stepper.state(),
-                "results": job.results.state(),
-            }
-            files[_TRAINING] = _write_numbers(folder / _TRAINING, numbers)
-        return files
+    def _commit(self, folder: Path, captured: Captured, reports: list[dict[str, FileFacts]]) -> None:
+        files = captured.write(folder)
+        for report in reports:
+            files |= report
+        self._store.commit(folder, captured.update, files)
 
-    def _warn(self, update: int, failed: list[_Failed]) -> None:
+    def _write_own(self, folder: Path) -> dict[str, FileFacts]:
+        name = _of_rank(self._job.engine.rank)
+        return {name: _write_numbers(folder / name, randomness(self._job.engine.device))}
+
+    def _captured(self, window: Window) -> Captured:
+        job = self._job
+        numbers = {
+            "update": window.update + 1,
+            "samples_seen": window.samples_seen,
+            "data_samples": job.plan.length.data_samples,
+            "world_size": job.engine.world_size,
+            "stepper": job.stepper.state(),
+            "results": job.results.state(),
+        }
+        return Captured(
+            window.update + 1, model_state(job.engine.model), optimizer_state(job.stepper.optimizer), numbers
+        )
+
+    def _warn(self, update: int, failed: _Failed) -> None:
         if self._job.engine.rank == 0:
             self._say(
-                f"warning: no checkpoint after update {update}: {failed[0].reason}. The training goes on; what was "
+                f"warning: no checkpoint after update {update}: {failed.reason}. The training goes on; what was "
                 "saved before is kept"
             )
 

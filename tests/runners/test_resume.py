@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from launcher.plan.order import sample_order
 from tests.processes import launcher
 
 MORTAL = "tests/tasks/mortal.yaml"
@@ -20,7 +22,8 @@ CLOCKS = ("time/", "throughput/", "memory/")
 def run(
     runs: Path, run_id: str, *arguments: str, env: Mapping[str, str] | None = None, expected: int = 0
 ) -> tuple[str, str]:
-    done = launcher("run", MORTAL, "--runs", str(runs), "--run-id", run_id, *arguments, env=env)
+    settings = arguments if "launch.restarts=3" in arguments else ("launch.restarts=0", *arguments)
+    done = launcher("run", MORTAL, "--runs", str(runs), "--run-id", run_id, *settings, env=env)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout, done.stderr
 
@@ -49,6 +52,32 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int,
     assert rows(tmp_path, "killed") == rows(tmp_path, "whole")
     assert [row["train/global_step"] for row in rows(tmp_path, "killed")] == list(range(1, UPDATES + 1))
     assert state(tmp_path, "killed") == state(tmp_path, "whole")
+
+
+def test_a_run_whose_rank_dies_goes_on_by_itself(tmp_path: Path) -> None:
+    """Rank 1 is killed every 15 losses, five updates: each time the run gets one checkpoint further."""
+    run(tmp_path, "whole", "checkpoint.background=true")
+    out, said = run(tmp_path, "it", "launch.restarts=3", env={"KILL": "1:15"})
+    assert said.count("Rank 1 was killed by SIGKILL") == out.count("(tries left without progress: 2)") > 2
+    assert rows(tmp_path, "it") == rows(tmp_path, "whole")
+    assert state(tmp_path, "it") == state(tmp_path, "whole")
+
+
+def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
+    """A sample of update 6 kills whatever meets it; the last checkpoint before it is that of update 4."""
+    poison = sample_order(np.array([5 * 22]), length=150, seed=0, epoch=0)[0]
+    out, said = run(tmp_path, "it", "launch.restarts=3", env={"POISON": str(poison)}, expected=3)
+    left = [out.index(f"going on after update 4 (tries left without progress: {tries})") for tries in (2, 1, 0)]
+    assert left == sorted(left)
+    assert said.count("was killed by SIGKILL") == 4
+
+
+def test_where_no_checkpoint_can_be_written_the_training_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    (tmp_path / "it" / "checkpoints").write_text("in the way")
+    out, _ = run(tmp_path, "it")
+    assert "warning: no checkpoint after update 4: File exists. The training goes on" in out
+    assert len(rows(tmp_path, "it")) == UPDATES
 
 
 def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Path) -> None:

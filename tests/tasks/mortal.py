@@ -17,13 +17,17 @@ SAMPLES = 150
 
 
 class Mortal(Task):
-    """Least squares with dropout. KILL=R:N in the environment kills rank R at its loss number N."""
+    """Least squares with dropout, under two threats from the environment.
+
+    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I.
+    """
 
     def __init__(self) -> None:
         rank, _, at = os.environ.get("KILL", "-1:0").partition(":")
         self.left = int(at) if rank == os.environ.get("RANK", "0") else 0
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(SAMPLES, 8, generator=generator)
+        self.poison = inputs[int(os.environ["POISON"])] if "POISON" in os.environ else None
         self.data = TensorDataset(inputs, inputs.sin().sum(dim=1, keepdim=True))
 
     def model(self) -> nn.Module:
@@ -35,9 +39,9 @@ class Mortal(Task):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
         inputs, targets = batch
+        if self.left == 0 or (self.poison is not None and bool((inputs == self.poison).all(dim=1).any())):
+            os.kill(os.getpid(), signal.SIGKILL)
         return functional.mse_loss(model(inputs), targets)
 
 

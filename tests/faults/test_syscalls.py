@@ -1,0 +1,97 @@
+"""A checkpoint is written; at each system call of it the writer is killed, or the disk fails."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.generation import take_over
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.manifest import MANIFEST
+from tests.faults.writer import content_of, save
+from tests.processes import ROOT, clean_environment
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+CALLS = "openat,mkdir,rename,unlinkat,rmdir,write,fsync,ftruncate,close,read,newfstatat,fstat,getdents64,lseek"
+ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EACCES")
+BEFORE, NEW = (1, 2), 3
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run with two good checkpoints."""
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    take_over(run)
+    for update in BEFORE:
+        save(run, update)
+    return run
+
+
+def traced(run: RunDirectory, *options: str) -> subprocess.CompletedProcess[str]:
+    command = ["strace", "-f", *options, sys.executable, "-m", "tests.faults.writer", str(run.path), str(NEW)]
+    environment = clean_environment(PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1")
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def points(run: RunDirectory, log: Path) -> list[tuple[str, int]]:
+    """Each system call that touches the checkpoints: its name, and the how many-th of that name it is."""
+    scratch = RunDirectory(run.path.with_name("scratch"))
+    shutil.copytree(run.path, scratch.path)
+    assert traced(scratch, "-y", "-o", str(log), "-e", f"trace={CALLS}").returncode == 0
+    found, counts = [], Counter[str]()
+    for line in log.read_text().splitlines():
+        call = re.match(r"\d+\s+(\w+)\(", line)
+        if call:
+            counts[call[1]] += 1
+            if str(scratch.checkpoints) in line:
+                found.append((call[1], counts[call[1]]))
+    return found
+
+
+def each_fault(run: RunDirectory, log: Path, faults: tuple[str, ...]) -> Iterator[tuple[str, RunDirectory]]:
+    for call, number in points(run, log):
+        for fault in faults:
+            copy = RunDirectory(run.path.with_name(f"{call}-{number}-{fault.partition('=')[2]}"))
+            shutil.copytree(run.path, copy.path)
+            traced(copy, "-o", "/dev/null", "-e", f"inject={call}:{fault}:when={number}")
+            yield f"{fault} at {call} number {number}", copy
+            shutil.rmtree(copy.path)
+
+
+def assert_nothing_lost(run: RunDirectory, what: str) -> None:
+    """The old checkpoint or the new one is there, as it was written, and the next one can be written."""
+    newest = Checkpoints(run, print).newest()
+    assert newest is not None, what
+    assert newest.update in (BEFORE[-1], NEW), what
+    written = {path.name: path.read_bytes() for path in newest.folder.iterdir() if path.name != MANIFEST}
+    assert written == content_of(newest.update), what
+    assert save(run, NEW + 1), what
+    after = Checkpoints(run, print).newest()
+    assert after is not None, what
+    assert after.update == NEW + 1, what
+    left = sorted(path.name for path in run.checkpoints.iterdir() if path.name.startswith("."))
+    assert left == [], what
+
+
+def test_a_writer_killed_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path) -> None:
+    outcomes = 0
+    for what, killed in each_fault(run, tmp_path / "log", ("signal=KILL",)):
+        assert_nothing_lost(killed, what)
+        outcomes += 1
+    assert outcomes > 40
+
+
+@pytest.mark.long
+def test_a_disk_that_fails_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path) -> None:
+    for what, failed in each_fault(run, tmp_path / "log", tuple(f"error={error}" for error in ERRORS)):
+        assert_nothing_lost(failed, what)
