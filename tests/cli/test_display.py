@@ -72,7 +72,7 @@ def test_a_run_ends_with_what_its_noise_scale_says(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_noise_scale_that_is_not_measured_is_not_told(tmp_path: Path) -> None:
-    assert "noise" not in launcher("run", TINY, "noise_scale.every=0", "--runs", str(tmp_path)).stdout
+    assert "noise scale" not in launcher("run", TINY, "noise_scale.every=0", "--runs", str(tmp_path)).stdout
 
 
 def test_a_row_in_words() -> None:
