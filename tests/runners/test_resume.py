@@ -16,6 +16,7 @@ from tests.processes import launcher
 
 MORTAL = "tests/tasks/mortal.yaml"
 UPDATES = 20
+IN_UPDATE_5 = {1: "0:30", 2: "1:15", 3: "2:10", 4: "3:5"}  # world size → KILL
 CLOCKS = ("time/", "throughput/", "memory/")
 
 
@@ -45,7 +46,7 @@ def state(runs: Path, run_id: str) -> dict[str, bytes]:
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int, task: str) -> None:
     job = (f"launch.nproc_per_node={world}", f"task.entry=mortal.py:{task}")
     run(tmp_path, "whole", *job)
-    _, said = run(tmp_path, "killed", *job, env={"KILL": f"{world - 1}:15"}, expected=3)
+    _, said = run(tmp_path, "killed", *job, env={"KILL": IN_UPDATE_5[world]}, expected=3)
     assert "was killed by SIGKILL" in said
     out, _ = run(tmp_path, "killed", *job, "--resume", "auto")
     assert "resumed after update" in out
@@ -72,12 +73,14 @@ def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
     assert said.count("was killed by SIGKILL") == 4
 
 
-def test_where_no_checkpoint_can_be_written_the_training_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "it").mkdir()
-    (tmp_path / "it" / "checkpoints").write_text("in the way")
+def test_where_a_checkpoint_cannot_be_written_the_training_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "it" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "it" / "checkpoints" / ".unfinished_step_00000004.1").write_text("in the way")
     out, _ = run(tmp_path, "it")
     assert "warning: no checkpoint after update 4: File exists. The training goes on" in out
+    assert out.count("warning: no checkpoint") == 1
     assert len(rows(tmp_path, "it")) == UPDATES
+    assert "model.safetensors" in state(tmp_path, "it")
 
 
 def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Path) -> None:
