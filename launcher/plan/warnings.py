@@ -165,4 +165,4 @@ def _long_warmup(rate: LearningRatePlan) -> Iterator[str]:
 
 def _no_checkpoints(recipe: Recipe) -> Iterator[str]:
     if recipe.task and not recipe.checkpoint.wanted:
-        yield "checkpoint: every and minutes are null, so nothing is saved; a run that is stopped begins again."
+        yield "checkpoint: without every and minutes nothing is saved, and a run that is stopped begins again."

@@ -228,9 +228,9 @@ class CheckpointSection(Section):
     """When to save the state of training."""
 
     every: Count | None = Field(default=None, description="Save every so many updates.")
-    minutes: Positive | None = Field(
+    minutes: NonNegative = Field(
         default=15.0,
-        description="Save when so many minutes have passed since the last time; with `every` null too, save nothing.",
+        description="Save when so many minutes have passed since the last time; 0: never. Without both, save nothing.",
     )
     keep: Annotated[int, Field(ge=2)] = Field(
         default=3, description="Checkpoints to keep: at least 2, should the newest prove to be damaged."
@@ -243,7 +243,7 @@ class CheckpointSection(Section):
     @property
     def wanted(self) -> bool:
         """Whether anything is saved: now and then, at the end, and when a signal stops the run."""
-        return self.every is not None or self.minutes is not None
+        return self.every is not None or self.minutes > 0
 
 
 class WandbSection(Section):

@@ -87,7 +87,7 @@ class RunSaver:
     def wishes(self) -> bool:
         """Whether rank 0 finds that enough minutes have passed."""
         minutes = self._settings.minutes
-        return self._job.engine.rank == 0 and minutes is not None and monotonic() - self._saved_at > 60 * minutes
+        return self._job.engine.rank == 0 and 0 < 60 * minutes < monotonic() - self._saved_at
 
     def due(self, update: int) -> bool:
         """Whether the recipe asks for a checkpoint after an update."""

@@ -130,7 +130,7 @@ def test_plan_survives_its_file() -> None:
         ({"batch": {"global": 256, "micro": 32, "tail": "drop"}}, 2, "leaves out 157 of 1437 samples"),
         ({"batch": {"accumulation": 4, "micro": 32}}, 2, "set batch.global=256 to keep it"),
         ({"schedule": {"warmup": 120}}, 2, "takes 120 updates and the run has 120"),
-        ({"checkpoint": {"every": 50}}, 2, "writes no checkpoints"),
+        ({"checkpoint": {"minutes": 0}}, 2, "nothing is saved"),
         ({"task": None, "script": {"path": "train.py"}}, 3, "sees 288 samples per update, not 256"),
     ],
 )
