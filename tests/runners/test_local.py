@@ -180,13 +180,15 @@ def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
         slow("torchrun", signal.SIGTERM),
         slow("torchrun", signal.SIGHUP),
         slow("accelerate", signal.SIGINT),
+        slow("torchrun", signal.SIGUSR1),
     ],
 )
 def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signals, method: str) -> None:
     done = Started(runs, "tell", f"launch.method={method}").end(number)
-    assert done.returncode == 130, done.stdout + done.stderr
+    assert done.returncode == 75, done.stdout + done.stderr
     assert done.stderr == ""
-    assert status(runs)["state"] == "interrupted"
+    assert status(runs)["state"] == "preempted"
+    assert (runs / "it" / "checkpoints" / f"step_{status(runs)['update']:08d}").is_dir()
     assert status(runs)["update"] == len(rows(runs)) >= 1
     assert f"{number.name}: ending at the next update" in done.stdout
 
@@ -194,7 +196,7 @@ def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signa
 @pytest.mark.long
 def test_a_signal_to_a_single_process_of_accelerate(runs: Path) -> None:
     started = Started(runs, "tell", "launch.method=accelerate", "launch.nproc_per_node=1")
-    assert started.end(signal.SIGTERM).returncode == 130
+    assert started.end(signal.SIGTERM).returncode == 75
     assert status(runs)["update"] == len(rows(runs)) >= 1
 
 
@@ -229,7 +231,7 @@ def ended(pidfd: int) -> None:
 def test_loading_processes_outlive_the_signal(runs: Path) -> None:
     """torchrun signals the whole session of a rank, loading processes too: the update still gets its data."""
     done = Started(runs, "tell", "data.workers=2").end(signal.SIGTERM)
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (75, "")
     assert status(runs)["update"] == len(rows(runs)) >= 1
 
 
@@ -242,7 +244,7 @@ def test_a_signal_that_was_ignored_at_the_start_is_ignored(runs: Path) -> None:
     finally:
         signal.signal(signal.SIGHUP, ignoring)
     done = started.end(signal.SIGHUP, signal.SIGTERM)
-    assert done.returncode == 130
+    assert done.returncode == 75
     assert "SIGHUP" not in done.stdout
 
 
@@ -320,7 +322,7 @@ def test_a_run_directory_has_one_writer(runs: Path) -> None:
     started.end(signal.SIGKILL)
     third = run_tiny(runs)
     assert third.returncode == 2
-    assert "holds a run already. Choose another --run-id." in third.stderr
+    assert "holds a run already. Go on with it by --resume auto, or choose another --run-id." in third.stderr
 
 
 @pytest.mark.parametrize("run_id", ["../x", "a/b", "-rf", "$(id)", "", "x" * 300, "ü"])
@@ -352,3 +354,11 @@ def test_a_world_that_differs_from_the_plan_is_refused(runs: Path) -> None:
     logs = "".join(log.read_text() for log in (runs / "it" / "logs").glob("rank_*.log"))
     assert "the plan is for 2 ranks, but 3 were started" in logs
     assert not (runs / "it" / "metrics.jsonl").exists()
+
+
+@pytest.mark.long
+def test_without_checkpoints_a_stopped_run_was_interrupted(runs: Path) -> None:
+    done = Started(runs, "tell", "checkpoint.minutes=0").end(signal.SIGTERM)
+    assert done.returncode == 130
+    assert status(runs)["state"] == "interrupted"
+    assert not (runs / "it" / "checkpoints").exists()
