@@ -47,7 +47,7 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
 
     Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
-    the logs of the launch before are put aside.
+    the logs of the launch before are put aside. With another recipe the run is another one to W&B.
 
     Args:
         run: the directory of a run, which is held.
@@ -62,10 +62,11 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         RequestError: the recipe has changed, with each change.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
-    if _has_changed(run, plan, fork):
+    changed = _has_changed(run, plan, fork)
+    checkpoint = Checkpoints(run, say).newest()
+    if changed:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
         run.wandb_id.unlink(missing_ok=True)
-    checkpoint = Checkpoints(run, say).newest()
     update = checkpoint.update if checkpoint else 0
     _cut_rows(run.metrics, update)
     shutil.rmtree(run.failures, ignore_errors=True)

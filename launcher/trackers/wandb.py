@@ -114,9 +114,13 @@ class WandbTracker:
 
     def catch_up(self) -> None:
         """Log the rows of metrics.jsonl that W&B has not."""
-        if self._run.metrics.exists():
+        if not self._run.metrics.exists():
+            return
+        try:
             for row in read_rows(self._run.metrics):
                 self.log(row)
+        except (OSError, ValueError) as error:
+            self._fail(error)
 
     def log(self, row: Mapping[str, float]) -> None:
         """Log one row, as it is; an update that was made again has the numbers that W&B has of it."""
