@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "report": GROUND,
     "runners": {*GROUND, "launch"},
     "cli": {*GROUND, "launch", "runners", "report"},
-    "trackers": {"errors", "recipe", "plan"},
+    "trackers": {"errors", "recipe", "plan", "rundir"},
     "train": {*GROUND, "trackers"},
     "worker": {*GROUND, "trackers", "train"},
 }

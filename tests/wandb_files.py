@@ -48,11 +48,23 @@ def read_offline_run(run_dir: Path) -> LoggedRun:
     Raises:
         ValueError: there is none, there are several, or its file is damaged.
     """
-    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    run = LoggedRun(id="", project="")
-    for record in _records(path.read_bytes()):
-        _take(run, record)
+    (run,) = read_offline_runs(run_dir)
     return run
+
+
+def read_offline_runs(run_dir: Path) -> list[LoggedRun]:
+    """Every offline run of a run directory, one for each launch, in their order.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    runs = []
+    for path in sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb")):
+        run = LoggedRun(id="", project="")
+        for record in _records(path.read_bytes()):
+            _take(run, record)
+        runs.append(run)
+    return runs
 
 
 def _take(run: LoggedRun, record: Any) -> None:

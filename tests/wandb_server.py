@@ -67,6 +67,8 @@ class WandbServer:
     def _query(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         found = re.search(r"(?:query|mutation)\s+(\w+)", query)
         name = found[1] if found else ""
+        if name == "RunResumeStatus":
+            return {"model": {"id": "project", "name": "project", "bucket": self._standing(variables["name"])}}
         if name == "UpsertBucket":
             return {"upsertBucket": self._upsert(variables)}
         if name == "CreateRunFiles":
@@ -74,6 +76,26 @@ class WandbServer:
             run = _bucket_id(variables["run"])
             return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
         return {}
+
+    def _standing(self, run_id: str) -> dict[str, Any] | None:
+        """How far a run is, for a process that goes on with it."""
+        if run_id not in self.runs:
+            return None
+        run = self.runs[run_id]
+        return {
+            "id": _bucket_id(run.id),
+            "name": run.id,
+            "displayName": run.name,
+            "historyLineCount": len(run.history),
+            "eventsLineCount": 0,
+            "logLineCount": 0,
+            "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
+            "eventsTail": "[]",
+            "summaryMetrics": json.dumps(run.summary),
+            "config": json.dumps({key: {"value": value} for key, value in run.config.items()}),
+            "wandbConfig": json.dumps({"t": 1}),
+            "tags": list(run.tags),
+        }
 
     def _upsert(self, sent: dict[str, Any]) -> dict[str, Any]:
         new = sent["name"] not in self.runs
@@ -90,7 +112,9 @@ class WandbServer:
 
     def _stream(self, run: LoggedRun, sent: dict[str, Any]) -> None:
         files = sent.get("files") or {}
-        run.history += [json.loads(line) for line in files.get("wandb-history.jsonl", {}).get("content", [])]
+        if history := files.get("wandb-history.jsonl"):
+            # The first line of what is sent takes this place; what was there and behind it is gone, as on W&B's own.
+            run.history[history["offset"] :] = [json.loads(line) for line in history["content"]]
         for line in files.get("wandb-summary.json", {}).get("content", []):
             run.summary = json.loads(line)
         if sent.get("complete"):

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import export, plan, prove, report, run, schema
+from launcher.cli import export, plan, prove, report, run, schema, sync
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.command("prove")(prove.prove)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("sync")(sync.sync)
 app.command("schema")(schema.schema)
 
 

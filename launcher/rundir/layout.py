@@ -65,6 +65,16 @@ class RunDirectory:
         return self.path / ".generation"
 
     @property
+    def wandb(self) -> Path:
+        """Folder of the files that W&B writes."""
+        return self.path / "wandb"
+
+    @property
+    def wandb_id(self) -> Path:
+        """The id of the W&B run, the same for every launch."""
+        return self.path / ".wandb_id"
+
+    @property
     def lock(self) -> Path:
         """Held by the launch that writes here."""
         return self.path / ".lock"

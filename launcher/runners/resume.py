@@ -47,7 +47,7 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
 
     Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
-    the logs of the launch before are put aside.
+    the logs of the launch before are put aside. With another recipe the run is another one to W&B.
 
     Args:
         run: the directory of a run, which is held.
@@ -62,9 +62,11 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         RequestError: the recipe has changed, with each change.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
-    if not fork:
-        _refuse_changes(run, plan)
+    changed = _has_changed(run, plan, fork)
     checkpoint = Checkpoints(run, say).newest()
+    if changed:
+        # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
+        run.wandb_id.unlink(missing_ok=True)
     update = checkpoint.update if checkpoint else 0
     _cut_rows(run.metrics, update)
     shutil.rmtree(run.failures, ignore_errors=True)
@@ -72,18 +74,23 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     return update
 
 
-def _refuse_changes(run: RunDirectory, plan: Plan) -> None:
+def _has_changed(run: RunDirectory, plan: Plan, fork: bool) -> bool:
+    """Whether the run was begun with another recipe, which only a fork may go on with."""
     try:
         begun = Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
     except OSError:
-        return  # it ended before its plan was written
+        return False  # it ended before its plan was written
     except ValueError:
+        if fork:
+            return True
         raise RunDirectoryUnusableError(
             f"{run.plan} was written by another version of launcher, and cannot be compared. Go on by --fork, or "
             "choose another --run-id."
         ) from None
-    if found := list(changes(begun, plan)):
+    found = list(changes(begun, plan))
+    if found and not fork:
         raise RequestError(found)
+    return bool(found)
 
 
 def _put_logs_aside(run: RunDirectory) -> None:

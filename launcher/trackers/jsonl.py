@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+
+def read_rows(path: Path) -> Iterator[dict[str, float]]:
+    """The rows of a metrics file, as they were logged; null becomes nan, and a line without its end is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield {key: math.nan if value is None else value for key, value in json.loads(line).items()}
 
 
 class JsonlTracker:

@@ -20,8 +20,12 @@ import pytest
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
+from launcher.rundir.layout import RunDirectory
 from launcher.trackers import wandb as wandb_tracker
-from launcher.trackers.wandb import Choice, choose_mode, make_wandb_tracker, new_wandb_id
+from launcher.trackers.jsonl import JsonlTracker
+from launcher.trackers.wandb import Choice, choose_mode, make_wandb_tracker
+from launcher.trackers.wandb_id import new_wandb_id
+from launcher.trackers.wandb_session import Patience
 from tests.wandb_files import LoggedRun, read_offline_run
 from tests.wandb_server import WandbServer
 
@@ -63,6 +67,8 @@ ROWS = [
     row(3, math.inf) | {"train/grad_norm": math.nan},
     row(4, 1.5, loss=0.625, accuracy=0.5),
 ]
+# metrics.jsonl has no infinity.
+UPLOADED = [{key: value if math.isfinite(value) else math.nan for key, value in values.items()} for values in ROWS]
 
 
 def make(mode: str) -> Plan:
@@ -80,14 +86,18 @@ def make(mode: str) -> Plan:
 
 def train(run_dir: str, mode: str, rows: list[dict[str, float]], **job: Any) -> None:
     """What a worker does with its tracker, in a process of its own; what the tracker says goes to stdout."""
-    wandb_tracker.FINISH_SECONDS = job.get("finish_seconds", wandb_tracker.FINISH_SECONDS)
-    tracker = make_wandb_tracker(make(mode), Path(run_dir), lambda sentence: print(sentence, flush=True))
+    run, plan = RunDirectory(Path(run_dir)), make(mode)
+    wandb_tracker.WHILE_TRAINING = Patience(finish=job.get("finish_seconds", 20))
+    run.plan.write_text(plan.model_dump_json())
+    metrics = JsonlTracker(run.metrics, print)
+    tracker = make_wandb_tracker(plan, run.path, lambda sentence: print(sentence, flush=True))
     if tracker is None:
         print("no tracker")
         return
     for number, values in enumerate(rows):
         if number == job.get("kill_before_row"):
             kill_wandb()
+        metrics.log(values)
         tracker.log(values)
     tracker.finish(job.get("succeeded", True))
 
@@ -134,14 +144,14 @@ class Bench:
 
     def sync_command(self, sentence: str) -> list[str]:
         """The command that a sentence ends with."""
-        tool, *arguments = shlex.split(sentence[sentence.index("wandb sync") :])
+        tool, *arguments = shlex.split(sentence[sentence.index("launcher sync") :])
         return [sys.executable, "-m", tool, *arguments]
 
     def sync(self, sentence: str, server: WandbServer) -> LoggedRun:
         """Run the command that a sentence ends with; returns what the server has then."""
         env = self.environment({"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY})
         command = self.sync_command(sentence)
-        subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, timeout=120)
         (run,) = server.runs.values()
         return run
 
@@ -169,7 +179,7 @@ def assert_same(rows: list[dict[str, Any]], expected: list[dict[str, float]]) ->
     assert rows == [pytest.approx(values, rel=0, abs=0, nan_ok=True) for values in expected]
 
 
-def assert_whole(run: LoggedRun, mode: str) -> None:
+def assert_whole(run: LoggedRun, mode: str, rows: list[dict[str, float]] = ROWS) -> None:
     """W&B has everything that the contract promises."""
     assert run.id.startswith("digits-20260101-1200-")
     assert (run.name, run.project) == (RUN, "numbers")
@@ -184,7 +194,7 @@ def assert_whole(run: LoggedRun, mode: str) -> None:
         "tail": "keep",
         "schedule": [],
     }
-    assert_same(run.rows(), ROWS)
+    assert_same(run.rows(), rows)
     assert run.x_axes["*"] == "train/global_step"
     assert run.summary["train/loss"] == {"min": 1.0, "last": 1.5}
     assert run.summary["eval/loss"] == {"min": 0.5, "last": 0.625}
@@ -203,7 +213,7 @@ def test_an_offline_run_has_everything_in_its_files(offline: tuple[Bench, list[s
 def test_an_offline_run_says_why_and_how_to_upload_it(offline: tuple[Bench, list[str]]) -> None:
     bench, said = offline
     assert said[0] == "W&B: offline, because no key is configured."
-    assert said[1].startswith("W&B: to upload the run later: wandb sync ")
+    assert said[1].startswith("W&B: to upload the run later: launcher sync ")
     assert len(said) == 2
     assert Path(bench.sync_command(said[1])[-1]).is_dir()
 
@@ -211,7 +221,7 @@ def test_an_offline_run_says_why_and_how_to_upload_it(offline: tuple[Bench, list
 def test_an_offline_run_can_be_uploaded_as_it_says(offline: tuple[Bench, list[str]], server: WandbServer) -> None:
     bench, said = offline
     run = bench.sync(said[1], server)
-    assert_whole(run, "auto")
+    assert_whole(run, "auto", UPLOADED)
     assert run.exit_code == 1
 
 
@@ -230,10 +240,11 @@ def test_an_online_run_has_everything_on_the_server_and_the_key_in_no_file(bench
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_runs_of_one_name_do_not_overwrite_each_other(bench: Bench, server: WandbServer) -> None:
+def test_runs_of_one_name_do_not_overwrite_each_other(bench: Bench, server: WandbServer, tmp_path: Path) -> None:
     env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+    (tmp_path / "elsewhere").mkdir()
     bench.train("online", ROWS[:3], env=env, succeeded=False)
-    bench.train("online", ROWS, env=env)
+    Bench(tmp_path / "elsewhere").train("online", ROWS, env=env)
     first, second = server.runs.values()
     assert first.name == second.name == RUN
     assert_same(first.rows(), ROWS[:3])
@@ -351,7 +362,7 @@ def test_training_ends_when_the_server_takes_no_rows(bench: Bench) -> None:
     assert said[1].startswith("W&B: stopped, because ")
     assert len(said) == 2
     with WandbServer() as server:
-        assert_whole(bench.sync(said[1], server), "online")
+        assert_whole(bench.sync(said[1], server), "online", UPLOADED)
 
 
 def test_training_goes_on_when_wandb_cannot_start(bench: Bench) -> None:
