@@ -67,7 +67,8 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     checkpoint = Checkpoints(run, say).newest()
     update = checkpoint.update if checkpoint else 0
     _cut_rows(run.metrics, update)
-    shutil.rmtree(run.failures, ignore_errors=True)
+    for left in (run.failures, run.heartbeats):
+        shutil.rmtree(left, ignore_errors=True)
     _put_logs_aside(run)
     return update
 

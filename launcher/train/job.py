@@ -23,6 +23,7 @@ from launcher.train.engines.single import SingleEngine
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
+from launcher.train.progress import Progress
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
@@ -46,6 +47,7 @@ class Job:
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
         should_stop: whether this rank was asked to stop.
+        progress: how far this rank is.
     """
 
     plan: Plan
@@ -60,6 +62,7 @@ class Job:
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
     should_stop: Callable[[], bool]
+    progress: Progress
 
 
 _ITEMS_UNDER_SYNC_BATCHNORM = Mistake(
@@ -103,6 +106,7 @@ def build_job(
     device: torch.device,
     should_stop: Callable[[], bool],
     first_update: int = 0,
+    progress: Progress | None = None,
 ) -> Job:
     """Put a rank's job together; with more than one rank, the process group must be up.
 
@@ -113,10 +117,12 @@ def build_job(
         device: its device.
         should_stop: whether this rank was asked to stop.
         first_update: the update to begin with, from 0.
+        progress: is kept up to date with how far this rank is; None makes one.
 
     Raises:
         RequestError: the recipe and the task do not go together.
     """
+    progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
     engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
     seed_everything(recipe.train.seed, rank)
@@ -136,7 +142,9 @@ def build_job(
         task=task,
         engine=engine,
         weights=weights,
-        accumulation=Accumulation(engine, losses, weights, recipe.multitask.backward, precision, stepper.scale),
+        accumulation=Accumulation(
+            engine, losses, weights, recipe.multitask.backward, precision, stepper.scale, progress
+        ),
         stepper=stepper,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
@@ -144,6 +152,7 @@ def build_job(
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
+        progress=progress,
     )
 
 

@@ -59,6 +59,7 @@ def train(
     ended = perf_counter()
     for loaded, waited in _waited_for(job):
         unsaved = window = loaded.window
+        job.progress.begins_update(window.update + 1)
         started(window.update + 1)
         measurement = _update(job, loaded)
         job.guard.after(window.update + 1)
@@ -66,7 +67,7 @@ def train(
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
         if evaluation_due(job.plan, window) and job.eval_data is not None:
-            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision)
+            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision, job.progress)
             ended = perf_counter()  # an evaluation is no part of an update
         for result in readout.add(measurement):
             log(result)

@@ -28,12 +28,13 @@ optimizer:
 schedule: {name: cosine, warmup: 0.1, final: 0.1}
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: end}
-guard: {every: 100}
+guard: {every: 100, heartbeat: 30.0, stall: 1800.0}
 noise_scale: {every: 10, measured: null}
 parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
   timeout: 600.0}
-launch: {method: torchrun, nodes: 1, nproc_per_node: auto, restarts: 3, device: auto}
-checkpoint: {every: null, minutes: 15.0, keep: 3}
+launch: {method: torchrun, nodes: 1, nproc_per_node: auto, grace: 60.0, restarts: 3,
+  device: auto}
+checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
     project: bytelm
@@ -106,7 +107,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "every": "end"
     },
     "guard": {
-      "every": 100
+      "every": 100,
+      "heartbeat": 30.0,
+      "stall": 1800.0
     },
     "noise_scale": {
       "every": 10,
@@ -123,13 +126,15 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "method": "torchrun",
       "nodes": 1,
       "nproc_per_node": "auto",
+      "grace": 60.0,
       "restarts": 3,
       "device": "auto"
     },
     "checkpoint": {
       "every": null,
       "minutes": 15.0,
-      "keep": 3
+      "keep": 3,
+      "background": false
     },
     "tracking": {
       "wandb": {
@@ -206,5 +211,6 @@ ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \
   OMP_NUM_THREADS=4 \
   PYTHONUNBUFFERED=1 \
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  TORCH_ELASTIC_SHUTDOWN_TIMEOUT=60 \
   WANDB_ERROR_REPORTING=false \
   python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry
