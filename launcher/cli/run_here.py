@@ -94,7 +94,7 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
         outcome = watched(spec, run, display, plan.recipe.launch.grace, limits)
-        if outcome.status.state != "failed" or outcome.exit_code != ExitCode.WORKER:
+        if not outcome.again:
             return outcome, display
         left = budget.take(newest_update(run))
         if left is None:

@@ -168,6 +168,9 @@ class EvalSection(Section):
     )
 
 
+NonFinite = Literal["stop", "skip", "off"]
+
+
 class GuardSection(Section):
     """Watching over the ranks."""
 
@@ -181,6 +184,11 @@ class GuardSection(Section):
     stall: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
         default=1800.0,
         description="End the run when no rank has got further for so many seconds, in no micro-step; 0 never.",
+    )
+    non_finite: NonFinite = Field(
+        default="stop",
+        description="A loss or gradient that is not finite ends the run, or its update is left out (waits for the "
+        "device once an update). Nothing of it is saved. fp16 leaves its overflows out in any case.",
     )
 
 

@@ -20,6 +20,7 @@ from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.single import SingleEngine
+from launcher.train.finite import FiniteGuard
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
@@ -43,6 +44,7 @@ class Job:
         stepper: steps once per window.
         results: makes results of what updates measured.
         guard: watches that the ranks hold the same parameters.
+        finite: watches that numbers are finite.
         windows: the windows with this rank's micro-batches.
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
@@ -58,6 +60,7 @@ class Job:
     stepper: Stepper
     results: StepResults
     guard: ParameterGuard
+    finite: FiniteGuard
     windows: Iterable[LoadedWindow]
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
@@ -128,7 +131,8 @@ def build_job(
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
     half = recipe.train.precision == "fp16"
-    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half)
+    skips = recipe.guard.non_finite == "skip"
+    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
     losses, weights, precision = (
         TaskLosses(task, recipe.multitask),
         loss_weights(recipe.multitask),
@@ -148,6 +152,7 @@ def build_job(
         stepper=stepper,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
+        finite=FiniteGuard(recipe.guard.non_finite, half),
         windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers),
         eval_data=materials.eval_data,
         precision=precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -25,9 +26,9 @@ class Tiny(Task):
     """Least squares on 64 samples.
 
     Args:
-        fault: what happens: raise, sigkill, segfault, exit, tell (say so and train on), hang (say so and stay),
-            sigstop, wait (for what never comes), lock (as wait, and no other thread of Python goes on either), compute
-            (in C for 4 seconds, in which no other thread goes on).
+        fault: what happens: raise, sigkill, segfault, exit, nan (in the loss), tell (say so and train on), hang (say so
+            and stay), sigstop, wait (for what never comes), lock (as wait, and no other thread of Python goes on
+            either), compute (in C for 4 seconds, in which no other thread goes on).
         rank: in which rank.
         at: in which micro-step of it, from 1.
         once: a file, made as it happens, that keeps it from happening again.
@@ -58,7 +59,8 @@ class Tiny(Task):
         if self.calls == self.at:
             self.break_down()
         inputs, targets = batch
-        return functional.mse_loss(model(inputs), targets)
+        wrong = math.nan if self.calls == self.at and self.fault == "nan" else 1.0
+        return functional.mse_loss(model(inputs), targets) * wrong
 
     def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         inputs, targets = batch
