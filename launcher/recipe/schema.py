@@ -187,8 +187,8 @@ class GuardSection(Section):
     )
     non_finite: NonFinite = Field(
         default="stop",
-        description="A loss or gradient that is not finite ends the run, or its update is left out (waits for the "
-        "device once an update). Nothing of it is saved. fp16 leaves its overflows out in any case.",
+        description="A loss or gradient that is not finite ends the run (stop), has its update left out (skip), "
+        "or passes (off).",
     )
 
 
