@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -75,6 +76,40 @@ def descendants_of(ancestor: int) -> frozenset[int]:
         found.update(below)
         queue += below
     return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a process does.
+
+    Attributes:
+        state: the kernel's letter: R runs, S sleeps, D waits for a disk, T was stopped, t is held by a debugger.
+        seconds: of processor time that it has used, in all of its threads.
+    """
+
+    state: str
+    seconds: float
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it, and it waits for the one that lets it go on."""
+        return self.state == "T"
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether its main thread waits for an event."""
+        return self.state == "S"
+
+
+def activity_of(pid: int) -> Activity | None:
+    """What a process does; None where it has ended, or there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    if fields[0] in "ZX":
+        return None
+    return Activity(fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
 
 
 def _reap() -> None:

@@ -28,6 +28,7 @@ from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import has_begun, is_done, take_up, unfinished_run
+from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
 
 
@@ -88,11 +89,12 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
     """Run, and when a rank fails go on from the last checkpoint for as long as the recipe allows."""
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
+    limits = Limits.of(plan.recipe, plan.topology.world_size)
     budget = RestartBudget(plan.recipe.launch.restarts)
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        outcome = watched(spec, run, display, plan.recipe.launch.grace)
-        if outcome.status.state != "failed" or outcome.exit_code != ExitCode.WORKER:
+        outcome = watched(spec, run, display, plan.recipe.launch.grace, limits)
+        if not outcome.again:
             return outcome, display
         left = budget.take(newest_update(run))
         if left is None:

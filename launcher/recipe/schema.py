@@ -168,11 +168,27 @@ class EvalSection(Section):
     )
 
 
+NonFinite = Literal["stop", "skip", "off"]
+
+
 class GuardSection(Section):
     """Watching over the ranks."""
 
     every: Annotated[int, Field(ge=0, le=2**62)] = Field(
         default=100, description="Compare the parameters of all ranks every so many updates and at the end; 0 never."
+    )
+    heartbeat: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
+        default=30.0,
+        description="End the run when a rank has shown no sign of life for so many seconds (2 at least); 0 never.",
+    )
+    stall: Annotated[float, Field(ge=0, le=31_536_000)] = Field(
+        default=1800.0,
+        description="End the run when no rank has got further for so many seconds, in no micro-step; 0 never.",
+    )
+    non_finite: NonFinite = Field(
+        default="stop",
+        description="A loss or gradient that is not finite ends the run (stop), has its update left out (skip), "
+        "or passes (off).",
     )
 
 

@@ -75,6 +75,11 @@ class RunDirectory:
         return self.path / ".wandb_id"
 
     @property
+    def heartbeats(self) -> Path:
+        """Folder of the ranks' heartbeats, one file each while they train."""
+        return self.path / ".heartbeat"
+
+    @property
     def lock(self) -> Path:
         """Held by the launch that writes here."""
         return self.path / ".lock"

@@ -20,10 +20,13 @@ class Outcome:
     Attributes:
         status: what status.json says.
         cause: the root cause in one paragraph; empty when nothing failed.
+        again: whether another try from the last checkpoint may go better. An error of ours that a worker tells its
+            user is no accident: it would come again.
     """
 
     status: RunStatus
     cause: str = ""
+    again: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -54,7 +57,7 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     told = cause.exit_code if isinstance(cause, FailureRecord) else None
     code = ExitCode.WORKER if told is None else told
     failure, paragraph = _explained(cause, agent_code, run)
-    return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph)
+    return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph, again=told is None)
 
 
 def _is_own_failure(cause: FailureRecord | WorkerDeath | None) -> bool:

@@ -69,7 +69,8 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         run.wandb_id.unlink(missing_ok=True)
     update = checkpoint.update if checkpoint else 0
     _cut_rows(run.metrics, update)
-    shutil.rmtree(run.failures, ignore_errors=True)
+    for left in (run.failures, run.heartbeats):
+        shutil.rmtree(left, ignore_errors=True)
     _put_logs_aside(run)
     return update
 

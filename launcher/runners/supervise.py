@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
 from launcher.errors import ExitCode
-from launcher.rundir.failure import TRACEBACK_MARK
+from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
+from launcher.rundir.heartbeat import STACKS
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus
 from launcher.runners.base import RunHandle
 from launcher.runners.follow import LineFollower, RowFollower
 from launcher.runners.outcome import Outcome, outcome_of
+from launcher.runners.watch import Watch
 
 UPDATES_TO_END = 3  # the one under way, the one in which the ranks agree, and one for luck
 _TICK = 0.1
+_FOR_STACKS = 0.5  # seconds that ranks get to write their stacks before they are killed
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Slurm warns of the end of its time by one of these; torchrun does not know them, and would leave its workers behind.
 _PASSED_ON_AS_TERM = (signal.SIGUSR1, signal.SIGUSR2)
@@ -56,7 +60,9 @@ class Signals:
         self.received.append(number)
 
 
-def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals: Signals, grace: float) -> Outcome:
+def supervise(
+    handle: RunHandle, run: RunDirectory, observer: Observer, signals: Signals, grace: float, watch: Watch
+) -> Outcome:
     """Watch a run until it has ended and nothing of it is left.
 
     The first signal is passed on, and the run ends at an update: the ranks agree in the one after that in which the
@@ -69,12 +75,14 @@ def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals:
         signals: what `listening` has received, also before the run was started.
         grace: seconds from a signal to the end, beside the time of the updates until then; then the run is killed.
 
+        watch: finds a rank that hangs; the run is then killed, and that rank is why.
+
     Returns:
         How the run ended; `status.json` says it too.
     """
     progress = _Progress(run, observer)
     try:
-        code = _wait(handle, signals, progress, observer, grace)
+        code = _wait(handle, run, signals, progress, observer, grace, watch)
     except BaseException:
         with suppress(OSError):
             RunStatus("interrupted", progress.update, progress.samples_seen, ExitCode.INTERRUPTED).write(run)
@@ -88,7 +96,15 @@ def supervise(handle: RunHandle, run: RunDirectory, observer: Observer, signals:
     return outcome
 
 
-def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Observer, grace: float) -> int:
+def _wait(
+    handle: RunHandle,
+    run: RunDirectory,
+    signals: Signals,
+    progress: _Progress,
+    observer: Observer,
+    grace: float,
+    watch: Watch,
+) -> int:
     passed_on = 0
     deadline = float("inf")
     while (code := handle.wait(_TICK)) is None:
@@ -102,7 +118,20 @@ def _wait(handle: RunHandle, signals: Signals, progress: _Progress, observer: Ob
             observer.stopping(signal.Signals(signals.received[0]).name)
         elif len(signals.received) > passed_on or time.monotonic() > deadline:
             handle.kill()
+        elif not passed_on and (culprit := watch.hanging()):
+            _end_hanging(handle, run, culprit, watch.processes())
     return code
+
+
+def _end_hanging(handle: RunHandle, run: RunDirectory, culprit: FailureRecord, processes: Iterable[int]) -> None:
+    """Kill a run that hangs, with the cause on record before the other ranks can say anything of it."""
+    with suppress(OSError):
+        culprit.write(run)
+    for pid in processes:
+        with suppress(OSError):
+            os.kill(pid, STACKS)
+    handle.wait(_FOR_STACKS)
+    handle.kill()
 
 
 class _Progress:

@@ -15,6 +15,7 @@ from launcher.recipe.schema import Backward
 from launcher.train.editions import EDITIONS
 from launcher.train.engines.base import Engine
 from launcher.train.engines.gradients import touch_all
+from launcher.train.progress import Progress
 from launcher.train.task import Loss
 from launcher.train.task_losses import TaskLosses
 from launcher.train.weighing import WindowLosses
@@ -66,6 +67,7 @@ class Accumulation:
         backward: which edition takes several losses backward.
         precision: the context that a forward pass runs in (autocast, or nothing); entered again and again.
         scale: multiplies what is taken backward, for fp16.
+        progress: is told how far this rank is; None tells nobody.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Accumulation:
         backward: Backward,
         precision: AbstractContextManager[Any],
         scale: Callable[[Tensor], Tensor],
+        progress: Progress | None = None,
     ) -> None:
         self._engine = engine
         self._losses = losses
@@ -83,6 +86,7 @@ class Accumulation:
         self._edition = EDITIONS[backward]
         self._precision = precision
         self._scale = scale
+        self._progress = progress or Progress()
 
     def accumulate(self, loaded: LoadedWindow) -> Tensor:
         """Run the micro-steps of one window that is not empty; gradients are reduced at the last one.
@@ -96,14 +100,18 @@ class Accumulation:
         last = len(loaded.micro_batches) - 1
         for step, micro_batch in enumerate(loaded.micro_batches):
             boundary = step == last
+            self._progress.begins_micro_step(step, len(loaded.micro_batches))
             if any(micro_batch.items.values()):
                 touches = boundary and self._touches(micro_batch.items, loaded.totals)
-                forward = partial(self._forward, micro_batch=micro_batch, losses=losses, touches=touches)
+                forward = partial(self._forward, micro_batch=micro_batch, losses=losses, touches=touches, last=boundary)
                 self._engine.micro_step(forward, boundary=boundary)
             elif boundary and self._touches(micro_batch.items, loaded.totals):
+                self._progress.has_computed()
                 self._engine.micro_step(touch_all, boundary=True)
         if not loaded.micro_batches and self._engine.needs_every_gradient:
+            self._progress.has_computed()
             self._engine.micro_step(touch_all, boundary=True)
+        self._progress.has_computed()
         return losses.sums(self._engine.device)
 
     def _touches(self, items: Mapping[str, int], totals: Sequence[int]) -> bool:
@@ -114,7 +122,7 @@ class Accumulation:
         return not all(items.values()) and (self._engine.needs_every_gradient or not all(totals))
 
     def _forward(
-        self, model: nn.Module, micro_batch: MicroBatchData, losses: WindowLosses, touches: bool
+        self, model: nn.Module, micro_batch: MicroBatchData, losses: WindowLosses, touches: bool, last: bool
     ) -> Tensor | None:
         items = micro_batch.items
 
@@ -123,6 +131,8 @@ class Accumulation:
             return self._scale(losses.weigh(loss, number)) if number else None
 
         total = self._edition(self._losses, model, micro_batch.data, weigh, self._precision)
+        if last:
+            self._progress.has_computed()
         if touches:
             nothing = touch_all(model)
             return nothing if total is None else total + nothing

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from launcher.train.engines.base import Engine
 from launcher.train.loader import to_device
+from launcher.train.progress import Progress
 from launcher.train.task import Measured, SampleSource, Task, fetch
 
 BATCH = 256  # samples per forward pass; without gradients more fit than in training
@@ -19,7 +20,11 @@ NOTHING: Sum = (0.0, 0.0)
 
 
 def evaluate(
-    task: Task, data: SampleSource, engine: Engine, precision: AbstractContextManager[Any]
+    task: Task,
+    data: SampleSource,
+    engine: Engine,
+    precision: AbstractContextManager[Any],
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """The mean of each of the task's measurements over every sample of the evaluation data.
 
@@ -33,10 +38,12 @@ def evaluate(
         data: the evaluation data.
         engine: the engine; all its ranks must evaluate.
         precision: the context that a forward pass runs in.
+        progress: is told of each batch; None tells nobody.
 
     Raises:
         ValueError: the task returns something else than numbers for each sample, or weights of another shape.
     """
+    progress = progress or Progress()
     engine.share_buffers()
     model, move = engine.model, to_device(engine.device)
     sums: dict[str, Sum] = {}
@@ -46,12 +53,14 @@ def evaluate(
     try:
         with torch.no_grad(), precision:
             for first in range(low, high, BATCH):
+                progress.evaluates()
                 samples = range(first, min(first + BATCH, high))
                 for name, measured in task.evaluate(model, move(fetch(task, data, samples))).items():
                     part = _weighted_sum(name, measured, len(samples))
                     sums[name] = _added(sums.get(name, NOTHING), part)
     finally:
         model.train(was_training)
+    progress.has_evaluated()
     return _means(engine.gather(sums))
 
 

@@ -20,9 +20,11 @@ from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.single import SingleEngine
+from launcher.train.finite import FiniteGuard
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
+from launcher.train.progress import Progress
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
@@ -42,10 +44,12 @@ class Job:
         stepper: steps once per window.
         results: makes results of what updates measured.
         guard: watches that the ranks hold the same parameters.
+        finite: watches that numbers are finite.
         windows: the windows with this rank's micro-batches.
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
         should_stop: whether this rank was asked to stop.
+        progress: how far this rank is.
     """
 
     plan: Plan
@@ -56,10 +60,12 @@ class Job:
     stepper: Stepper
     results: StepResults
     guard: ParameterGuard
+    finite: FiniteGuard
     windows: Iterable[LoadedWindow]
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
     should_stop: Callable[[], bool]
+    progress: Progress
 
 
 _ITEMS_UNDER_SYNC_BATCHNORM = Mistake(
@@ -103,6 +109,7 @@ def build_job(
     device: torch.device,
     should_stop: Callable[[], bool],
     first_update: int = 0,
+    progress: Progress | None = None,
 ) -> Job:
     """Put a rank's job together; with more than one rank, the process group must be up.
 
@@ -113,16 +120,19 @@ def build_job(
         device: its device.
         should_stop: whether this rank was asked to stop.
         first_update: the update to begin with, from 0.
+        progress: is kept up to date with how far this rank is; None makes one.
 
     Raises:
         RequestError: the recipe and the task do not go together.
     """
+    progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
     engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
     half = recipe.train.precision == "fp16"
-    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half)
+    skips = recipe.guard.non_finite == "skip"
+    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
     losses, weights, precision = (
         TaskLosses(task, recipe.multitask),
         loss_weights(recipe.multitask),
@@ -136,14 +146,18 @@ def build_job(
         task=task,
         engine=engine,
         weights=weights,
-        accumulation=Accumulation(engine, losses, weights, recipe.multitask.backward, precision, stepper.scale),
+        accumulation=Accumulation(
+            engine, losses, weights, recipe.multitask.backward, precision, stepper.scale, progress
+        ),
         stepper=stepper,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
+        finite=FiniteGuard(recipe.guard.non_finite, half),
         windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers),
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
+        progress=progress,
     )
 
 

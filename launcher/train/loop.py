@@ -12,7 +12,7 @@ for each window of the plan:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 import torch
@@ -45,20 +45,30 @@ def train(
 
     Returns:
         Whether the run went to its end; False if a rank was asked to stop.
+
+    Raises:
+        DivergedError: the ranks hold different parameters.
+        NonFiniteError: a loss, a gradient or the state is not finite.
     """
     saver = saver or NoSaver()
     readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
     unsaved: Window | None = None
 
-    def keep(window: Window) -> None:
-        for result in readout.flush():
+    def take(results: Iterable[StepResult]) -> None:
+        for result in results:
             log(result)
+            job.finite.after(result)
+
+    def keep(window: Window) -> None:
+        take(readout.flush())
+        job.finite.before_keeping(job.engine.model, window.update + 1)
         job.guard.before_keeping(window.update + 1)
         saver.save(window)
 
     ended = perf_counter()
     for loaded, waited in _waited_for(job):
         unsaved = window = loaded.window
+        job.progress.begins_update(window.update + 1)
         started(window.update + 1)
         measurement = _update(job, loaded)
         job.guard.after(window.update + 1)
@@ -66,10 +76,9 @@ def train(
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
         if evaluation_due(job.plan, window) and job.eval_data is not None:
-            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision)
+            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision, job.progress)
             ended = perf_counter()  # an evaluation is no part of an update
-        for result in readout.add(measurement):
-            log(result)
+        take(readout.add(measurement))
         if readout.stop:
             break
         if readout.save or saver.due(window.update + 1):

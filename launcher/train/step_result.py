@@ -24,7 +24,7 @@ class StepResult:
         grad_norm: L2 norm of the reduced gradient, before clipping; None when there was none.
         noise_scale: gradient noise scale in samples, when it was measured.
         micro_steps: micro-steps of this rank.
-        skipped: updates without an optimizer step so far: no items, or an overflow in fp16.
+        skipped: updates without an optimizer step so far: no items, or a gradient that is not finite.
         reductions: gradient all-reduces of this rank, counted.
         seconds: from the end of the update before to the end of this one, without evaluation.
         data_seconds: of these, spent waiting for data.

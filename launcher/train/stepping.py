@@ -9,6 +9,7 @@ from torch import Tensor
 
 from launcher.plan.learning_rate import LearningRatePlan
 from launcher.train.engines.base import Engine
+from launcher.train.engines.gradients import gradients_of, squared_norm
 from launcher.train.optimizer import set_learning_rate
 from launcher.train.snapshot import Numbers
 
@@ -29,6 +30,7 @@ class Stepper:
         max_norm: clip the gradient to this norm; None does not clip.
         half: whether gradients are those of fp16, whose losses are scaled so that small gradients are not lost
             (Micikevicius et al. 2018, "Mixed Precision Training").
+        skip_non_finite: leave out updates whose gradient is not finite, which fp16 does in any case.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Stepper:
         rate: LearningRatePlan,
         max_norm: float | None,
         half: bool,
+        skip_non_finite: bool = False,
     ) -> None:
         self.skipped = 0
         self._engine = engine
         self.optimizer = optimizer
         self._rate = rate
         self._max_norm = max_norm
+        self._skips = skip_non_finite and not half
         self._scaler = torch.amp.GradScaler(engine.device.type, enabled=half)
         self.scale(torch.zeros((), device=engine.device))  # sets the scale up, also on a rank that never has a loss
 
@@ -61,7 +65,7 @@ class Stepper:
         return self._rate.at(update, self.skipped)
 
     def step(self, update: int) -> Tensor:
-        """Step on the reduced gradient, unless fp16 made it overflow, and clear it.
+        """Step on the reduced gradient, unless it is to be left out for what is not finite, and clear it.
 
         Args:
             update: the update, from 0.
@@ -70,9 +74,21 @@ class Stepper:
             This rank's part of the square of the gradient's norm before clipping, a float64 scalar.
         """
         set_learning_rate(self.optimizer, self._rate.factor(update, self.skipped))
+        if self._skips and not self._finite():
+            self.skipped += 1
+            square = self._engine.clip(None)
+            self.optimizer.zero_grad(set_to_none=True)
+            return square
         applied, square = step_on_gradient(self.optimizer, self._scaler, lambda: self._engine.clip(self._max_norm))
         self.skipped += not applied
         return square
+
+    def _finite(self) -> bool:
+        """Whether the gradient is; all ranks hold the same one and find the same. The host waits for this one answer.
+
+        Each rank looks at all of it: its part of the norm would not do.
+        """
+        return bool(squared_norm(gradients_of(self._engine.model)).isfinite())
 
     def state(self) -> Numbers:
         """What the optimizer itself does not remember."""

@@ -13,9 +13,11 @@ from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
 from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
+from launcher.train.progress import Progress
 from launcher.train.step_result import StepResult
 from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint
 from launcher.worker.dist_env import DistEnv
+from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
 
@@ -32,6 +34,9 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
     """
+    progress = Progress()
+    heart = Heart(run, env.rank, progress)
+    heart.start()
     with prepared(plan, run, env) as ready:
         plan = ready.plan
         if env.rank == 0:
@@ -39,7 +44,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         stop = StopFlag()
         checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
         first_update = checkpoint.update if checkpoint else 0
-        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update)
+        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
         if checkpoint:
             load_checkpoint(checkpoint, job)
         saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None
@@ -49,11 +54,16 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
             if env.rank == 0:
                 trackers.log(result.row())
 
+        def begins(update: int) -> None:
+            started(update)
+            heart.beat()
+
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, started, saver)
+            finished = train(job, log, begins, saver)
         finally:
+            heart.stop()
             trackers.finish(finished)
 
 

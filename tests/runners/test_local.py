@@ -306,8 +306,10 @@ def test_a_terminal_that_knows_ascii_alone_is_enough(runs: Path) -> None:
 
 
 def test_an_agent_that_is_killed_is_said(runs: Path) -> None:
-    started = Started(runs, "hang")
+    started = Started(runs, "hang", "launch.restarts=0")
+    worker = os.pidfd_open(started.worker)
     os.kill(started.agent, signal.SIGKILL)
+    ended(worker)
     done = started.end()
     assert done.returncode == 3
     assert "torchrun or accelerate was killed by SIGKILL" in done.stderr

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +26,20 @@ class Tiny(Task):
     """Least squares on 64 samples.
 
     Args:
-        fault: what happens: raise, sigkill, segfault, exit, nan, tell (say so and train on), hang (say so and stay).
+        fault: what happens: raise, sigkill, segfault, exit, nan (in the loss), tell (say so and train on), hang (say so
+            and stay), sigstop, wait (for what never comes), lock (as wait, and no other thread of Python goes on
+            either), compute (in C for 4 seconds, in which no other thread goes on).
         rank: in which rank.
         at: in which micro-step of it, from 1.
+        once: a file, made as it happens, that keeps it from happening again.
         tell: a FIFO to write a line to, for a test that waits for the moment.
     """
 
-    def __init__(self, fault: str = "", rank: int = 0, at: int = 1, tell: str = "") -> None:
+    def __init__(self, fault: str = "", rank: int = 0, at: int = 1, tell: str = "", once: str = "") -> None:
         self.fault = fault
         self.at = at if int(os.environ.get("RANK", "0")) == rank else -1
         self.tell = tell
+        self.once = once
         self.calls = 0
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(SAMPLES, 4, generator=generator)
@@ -52,13 +59,19 @@ class Tiny(Task):
         if self.calls == self.at:
             self.break_down()
         inputs, targets = batch
-        return functional.mse_loss(model(inputs), targets)
+        wrong = math.nan if self.calls == self.at and self.fault == "nan" else 1.0
+        return functional.mse_loss(model(inputs), targets) * wrong
 
     def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         inputs, targets = batch
         return {"loss": (model(inputs) - targets).square().mean(dim=1), "index": inputs[:, 0]}
 
     def break_down(self) -> None:
+        if self.once:
+            try:
+                Path(self.once).touch(exist_ok=False)
+            except FileExistsError:
+                return
         if self.fault == "raise":
             raise ValueError("bad pixel in sample 17")
         if self.fault == "sigkill":
@@ -69,8 +82,24 @@ class Tiny(Task):
             sys.exit(7)
         if self.fault in ("tell", "hang"):
             Path(self.tell).write_text(f"{os.getpid()} {os.getppid()}\n")
-        if self.fault == "hang":
+        if self.fault in ("hang", "wait"):
             threading.Event().wait()
+        if self.fault == "sigstop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.fault == "lock":
+            ctypes.PyDLL(None).pause()
+        if self.fault == "compute":
+            began = time.perf_counter()
+            sum(range(10_000_000))
+            sum(range(int(4 / (time.perf_counter() - began) * 10_000_000)))
+
+
+class SlowToStart(Tiny):
+    """Data that is opened by C that sleeps for 4 seconds, in which no thread of Python goes on."""
+
+    def train_data(self) -> TensorDataset:
+        ctypes.PyDLL(None).usleep(4_000_000)
+        return super().train_data()
 
 
 class Contrast(Tiny):

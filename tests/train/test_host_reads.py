@@ -50,7 +50,7 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         return func(*args, **(kwargs or {}))
 
 
-def reads_of_updates(**recipe: Any) -> Iterator[int]:
+def reads_of_updates(non_finite: str = "stop", **recipe: Any) -> Iterator[int]:
     """The reads in each update but the last."""
     settings = Recipe.model_validate(
         {
@@ -58,6 +58,7 @@ def reads_of_updates(**recipe: Any) -> Iterator[int]:
             "batch": {"global": 16, "micro": 4},
             "train": {"updates": UPDATES, "max_grad_norm": 1.0, **recipe},
             "noise_scale": {"every": 2},
+            "guard": {"non_finite": non_finite},
         }
     )
     materials = build_materials(Line, seed=1)
@@ -76,3 +77,8 @@ def test_an_update_waits_for_the_device_once_at_most(precision: str, most: int) 
     What goes to the metrics is copied in the background, and read when it has arrived.
     """
     assert list(reads_of_updates(precision=precision)) == [most] * (UPDATES - 1)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1), ("fp16", 1)])
+def test_leaving_out_what_is_not_finite_waits_once(precision: str, most: int) -> None:
+    assert list(reads_of_updates(non_finite="skip", precision=precision)) == [most] * (UPDATES - 1)

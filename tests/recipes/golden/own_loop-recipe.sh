@@ -28,7 +28,7 @@ optimizer:
 schedule: {name: constant, warmup: 0, final: 0.0}
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
-guard: {every: 100}
+guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
 noise_scale: {every: 10, measured: null}
 parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
   timeout: 600.0}
@@ -103,7 +103,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "every": "epoch"
     },
     "guard": {
-      "every": 100
+      "every": 100,
+      "heartbeat": 30.0,
+      "stall": 1800.0,
+      "non_finite": "stop"
     },
     "noise_scale": {
       "every": 10,

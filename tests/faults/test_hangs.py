@@ -1,0 +1,95 @@
+"""Ranks that hang without an error: found, named, and the run goes on; ranks that are only slow are left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import launcher, processes_with
+
+TINY = "tests/tasks/tiny.yaml"
+UPDATES = 12
+HEARTBEAT = 2.0
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """A folder for runs; when a test is done, no process knows it any more."""
+    yield tmp_path
+    left = list(processes_with(str(tmp_path)))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def run(runs: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    usual = (f"train.updates={UPDATES}", "checkpoint.every=2", f"guard.heartbeat={HEARTBEAT}")
+    return launcher("run", TINY, *usual, *settings, "--runs", str(runs), "--run-id", "it")
+
+
+def fault(runs: Path, what: str, rank: int) -> tuple[str, ...]:
+    """It happens in the first micro-step of two of update 6, once."""
+    once = f"task.args.once={runs / 'happened'}"
+    return (f"task.args.fault={what}", f"task.args.rank={rank}", "task.args.at=11", once)
+
+
+def went_to_its_end(runs: Path, done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether it did, with each update made once."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (runs / "it" / "metrics.jsonl").read_text().splitlines()]
+    return [row["train/global_step"] for row in rows] == list(range(1, UPDATES + 1))
+
+
+@pytest.mark.parametrize(("rank", "method"), [(1, "torchrun"), pytest.param(0, "accelerate", marks=pytest.mark.long)])
+def test_a_stopped_rank_is_named_and_the_run_goes_on(runs: Path, rank: int, method: str) -> None:
+    """The next launch begins within the heartbeat and five seconds; its ranks then take as long as any to start."""
+    done = run(runs, *fault(runs, "sigstop", rank), f"launch.method={method}")
+    begun_again = (runs / "it" / ".generation").stat().st_mtime
+    assert begun_again - (runs / "happened").stat().st_mtime < HEARTBEAT + 5
+    assert f"launcher: Rank {rank} failed in update 6: Hang: no sign of life for 2 s: its process was stopped" in (
+        done.stderr
+    )
+    assert "going on after update 4" in done.stdout
+    assert done.stderr.count("failed") == 1
+    assert went_to_its_end(runs, done)
+
+
+def test_a_rank_that_is_locked_up_is_named(runs: Path) -> None:
+    """It holds Python's own lock for ever, and does nothing."""
+    done = run(runs, *fault(runs, "lock", 1))
+    assert "Rank 1 failed in update 6: Hang: no sign of life for 2 s: its process does nothing" in done.stderr
+    assert went_to_its_end(runs, done)
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_a_rank_that_waits_for_ever_is_named_with_its_stack(runs: Path, rank: int) -> None:
+    """It beats still, and so do the ranks that wait for it: it is the one that is furthest behind."""
+    done = run(runs, *fault(runs, "wait", rank), "guard.stall=4")
+    found = f"Rank {rank} failed in update 6: Hang: no progress for 4 s; the other ranks wait for it"
+    assert found in done.stderr
+    (log,) = (runs / "it" / "logs").glob(f"rank_{rank}.log.*")
+    assert "in break_down" in log.read_text()
+    assert went_to_its_end(runs, done)
+
+
+@pytest.mark.parametrize("fault", ["task.args.fault=compute", "task.entry=tiny.py:SlowToStart"])
+def test_a_rank_that_is_busy_or_starts_slowly_is_left_alone(runs: Path, fault: str) -> None:
+    """For twice the heartbeat no thread of Python goes on in it."""
+    done = run(runs, fault, "task.args.rank=1", "task.args.at=11")
+    assert done.stderr == ""
+    assert went_to_its_end(runs, done)
+
+
+@pytest.mark.long
+def test_nothing_is_watched_where_that_is_switched_off(runs: Path) -> None:
+    """The ranks that wait then give up after their own time."""
+    off = ("guard.heartbeat=0", "guard.stall=0", "parallel.timeout=4", "launch.restarts=0")
+    done = run(runs, *fault(runs, "wait", 1), *off)
+    assert done.returncode == 3
+    assert "Hang" not in done.stderr
