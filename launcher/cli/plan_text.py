@@ -104,7 +104,8 @@ def window_lines(plan: Plan) -> Iterator[Line]:
     batch = plan.batch
     if batch.world_size > MOST_ROWS or batch.accumulation > MOST_BOXES:
         return
-    window = Window(0, 0, 0, batch.global_, batch.micro, batch.world_size, batch.global_)
+    virtual = plan.recipe.train.exact_ranks
+    window = Window(0, 0, 0, batch.global_, batch.micro, batch.world_size, batch.global_, virtual_ranks=virtual)
     for rank in range(batch.world_size):
         samples = sum(part.samples for part in window.micro_batches(rank))
         boxes = "□" * (max(1, batch.micro_steps[rank]) - 1) + "■"

@@ -15,6 +15,7 @@ from launcher.recipe.schema import Backward
 from launcher.train.editions import EDITIONS
 from launcher.train.engines.base import Engine
 from launcher.train.engines.gradients import touch_all
+from launcher.train.randomness import seed_micro_batch
 from launcher.train.task import Loss
 from launcher.train.task_losses import TaskLosses
 from launcher.train.weighing import WindowLosses
@@ -66,6 +67,8 @@ class Accumulation:
         backward: which edition takes several losses backward.
         precision: the context that a forward pass runs in (autocast, or nothing); entered again and again.
         scale: multiplies what is taken backward, for fp16.
+        seed: where given, random numbers are drawn anew for each micro-batch, so that dropout does not depend on which
+            rank takes it.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Accumulation:
         backward: Backward,
         precision: AbstractContextManager[Any],
         scale: Callable[[Tensor], Tensor],
+        seed: int | None = None,
     ) -> None:
         self._engine = engine
         self._losses = losses
@@ -83,6 +87,7 @@ class Accumulation:
         self._edition = EDITIONS[backward]
         self._precision = precision
         self._scale = scale
+        self._seed = seed
 
     def accumulate(self, loaded: LoadedWindow) -> Tensor:
         """Run the micro-steps of one window that is not empty; gradients are reduced at the last one.
@@ -96,6 +101,7 @@ class Accumulation:
         last = len(loaded.micro_batches) - 1
         for step, micro_batch in enumerate(loaded.micro_batches):
             boundary = step == last
+            self._begin(loaded.window, step)
             if any(micro_batch.items.values()):
                 touches = boundary and self._touches(micro_batch.items, loaded.totals)
                 forward = partial(self._forward, micro_batch=micro_batch, losses=losses, touches=touches)
@@ -105,6 +111,12 @@ class Accumulation:
         if not loaded.micro_batches and self._engine.needs_every_gradient:
             self._engine.micro_step(touch_all, boundary=True)
         return losses.sums(self._engine.device)
+
+    def _begin(self, window: Window, step: int) -> None:
+        self._engine.begin(window, step)
+        if self._seed is not None:
+            first = window.micro_batches(self._engine.rank)[step].first
+            seed_micro_batch(self._seed, window.update, (first - window.first) // window.micro)
 
     def _touches(self, items: Mapping[str, int], totals: Sequence[int]) -> bool:
         """Whether parameters lack a gradient at the boundary that they should have.

@@ -32,6 +32,8 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
     """
+    if plan.recipe.train.exact_ranks is not None:
+        _use_exact_kernels()
     with prepared(plan, run, env) as ready:
         plan = ready.plan
         if env.rank == 0:
@@ -55,6 +57,11 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
             finished = train(job, log, started, saver)
         finally:
             trackers.finish(finished)
+
+
+def _use_exact_kernels() -> None:
+    """Let PyTorch refuse, by name, what it can compute only in an order that changes from run to run."""
+    torch.use_deterministic_algorithms(True)
 
 
 def _trackers(plan: Plan, run: RunDirectory) -> Composite:

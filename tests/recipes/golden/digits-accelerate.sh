@@ -16,7 +16,7 @@ multitask:
   losses: {}
   backward: joint
 train: {epochs: 20, updates: null, samples: null, precision: fp32, max_grad_norm: 1.0,
-  seed: 0}
+  seed: 0, determinism: same-world, virtual_ranks: null}
 optimizer:
   name: adamw
   lr: 0.01
@@ -32,8 +32,9 @@ guard: {every: 100}
 noise_scale: {every: 10, measured: null}
 parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
   timeout: 600.0}
-launch: {method: accelerate, nodes: 1, nproc_per_node: auto, restarts: 3, device: auto}
-checkpoint: {every: null, minutes: 15.0, keep: 3}
+launch: {method: accelerate, nodes: 1, nproc_per_node: auto, grace: 60.0, restarts: 3,
+  device: auto}
+checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
     project: digits
@@ -77,7 +78,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "samples": null,
       "precision": "fp32",
       "max_grad_norm": 1.0,
-      "seed": 0
+      "seed": 0,
+      "determinism": "same-world",
+      "virtual_ranks": null
     },
     "optimizer": {
       "name": "adamw",
@@ -121,13 +124,15 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "method": "accelerate",
       "nodes": 1,
       "nproc_per_node": "auto",
+      "grace": 60.0,
       "restarts": 3,
       "device": "auto"
     },
     "checkpoint": {
       "every": null,
       "minutes": 15.0,
-      "keep": 3
+      "keep": 3,
+      "background": false
     },
     "tracking": {
       "wandb": {
@@ -214,5 +219,6 @@ ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \
   OMP_NUM_THREADS=4 \
   PYTHONUNBUFFERED=1 \
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  TORCH_ELASTIC_SHUTDOWN_TIMEOUT=60 \
   WANDB_ERROR_REPORTING=false \
   python -m launcher.worker.agent accelerate launch --config_file /runs/id/accelerate.yaml --log_dir /runs/id/logs/agent -m launcher.worker.entry
