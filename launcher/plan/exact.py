@@ -101,3 +101,17 @@ def partial_sums(rank: int, world_size: int, virtual_ranks: int) -> list[Node]:
     for virtual in virtual_ranks_of(rank, world_size, virtual_ranks):
         tree.put(Node(0, virtual), None)
     return [node for node, _ in tree.take()]
+
+
+def copies_per_update(world_size: int, virtual_ranks: int) -> float:
+    """What an exact reduction moves for the busiest rank, in copies of the gradients that a ring all-reduce is handed.
+
+    Partial sums go all to all, and each rank's part of the whole sum to all: with one partial sum of each rank, that is
+    what the ring moves.
+
+    Args:
+        world_size: ranks, W.
+        virtual_ranks: virtual ranks, V.
+    """
+    most = max(len(partial_sums(rank, world_size, virtual_ranks)) for rank in range(world_size))
+    return (most + 1) / 2

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from launcher.plan.exact import Node, TreeSum, partial_sums
+from launcher.plan.exact import Node, TreeSum, copies_per_update, partial_sums
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Exchanged:
     Attributes:
         sums: one flat buffer for each bucket, the same on every rank.
         calls: collective calls that were made.
-        bytes: what this rank handed to them.
+        bytes: what all-reduces are handed that move as much as the busiest rank moves.
     """
 
     sums: list[Tensor]
@@ -54,7 +54,7 @@ class TreeExchange:
         if self._world_size == 1:
             ((*sums,),) = own
             return Exchanged([_without_minus_zeros(buffer) for buffer in sums], 0, 0)
-        sent, received, work = [], [], []
+        sent, received, work = [], [], []  # what is sent must last until it has arrived
         for buffers in zip(*own, strict=True):
             part = -(-buffers[0].numel() // self._world_size)
             send = _in_parts(buffers, self._world_size, part)
@@ -65,18 +65,18 @@ class TreeExchange:
             )
             sent.append(send)
             received.append(receive)
-        gathered, gathering, handed = [], [], 0
-        for send, receive, transfer in zip(sent, received, work, strict=True):
+        gathered, gathering = [], []
+        for receive, transfer in zip(received, work, strict=True):
             _wait(transfer)
             whole = self._evaluate(receive)
             everything = whole.new_empty(whole.numel() * self._world_size)
             gathering.append(dist.all_gather(list(everything.chunk(self._world_size)), whole, async_op=True))
             gathered.append(everything)
-            handed += send.nbytes + whole.nbytes
         for transfer in gathering:
             _wait(transfer)
         sums = [everything[: buffer.numel()] for everything, buffer in zip(gathered, own[0], strict=True)]
-        return Exchanged(sums, 2 * len(sums), handed)
+        moved = sum(buffer.nbytes for buffer in own[0]) * copies_per_update(self._world_size, self._virtual_ranks)
+        return Exchanged(sums, 2 * len(sums), int(moved))
 
     def _evaluate(self, receive: Tensor) -> Tensor:
         """The whole sum of this rank's part of a bucket, of all partial sums one after the other."""
