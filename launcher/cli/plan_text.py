@@ -12,6 +12,7 @@ from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.editions import EditionRow
+from launcher.plan.exact import copies_per_update
 from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.plan.stages import StagePlan
@@ -104,7 +105,8 @@ def window_lines(plan: Plan) -> Iterator[Line]:
     batch = plan.batch
     if batch.world_size > MOST_ROWS or batch.accumulation > MOST_BOXES:
         return
-    window = Window(0, 0, 0, batch.global_, batch.micro, batch.world_size, batch.global_)
+    virtual = plan.recipe.train.exact_ranks
+    window = Window(0, 0, 0, batch.global_, batch.micro, batch.world_size, batch.global_, virtual_ranks=virtual)
     for rank in range(batch.world_size):
         samples = sum(part.samples for part in window.micro_batches(rank))
         boxes = "□" * (max(1, batch.micro_steps[rank]) - 1) + "■"
@@ -161,7 +163,11 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
         yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
     else:
-        yield "reduced", size(reduction.bytes_per_update), f"per update = {reduction.parameters:,} parameters × 4 B"
+        virtual = plan.recipe.train.exact_ranks
+        copies = 1 if virtual is None else copies_per_update(plan.topology.world_size, virtual)
+        times = "" if copies == 1 else f" × {copies:g}: exact, with blocks of virtual ranks that are not aligned"
+        source = f"per update = {reduction.parameters:,} parameters × 4 B{times}"
+        yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
 

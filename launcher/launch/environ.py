@@ -40,7 +40,10 @@ def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherite
     }
     if plan.length.updates is not None:
         variables["LAUNCHER_UPDATES"] = str(plan.length.updates)
-    if "OMP_NUM_THREADS" not in inherited:
+    if plan.recipe.train.exact_ranks is not None:
+        # How many threads add up a product changes its bits, and must not follow from the ranks or the machine.
+        variables |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    elif "OMP_NUM_THREADS" not in inherited:
         # torchrun sets it to 1, but only for more than one process: that alone would change the bits of a run.
         variables["OMP_NUM_THREADS"] = str(max(1, machine.cpus // plan.topology.nproc_per_node))
     if plan.topology.device == "cpu":

@@ -67,12 +67,13 @@ def smallest_micro_batch(samples: int, micro: int) -> int:
     return samples % micro or min(micro, samples)
 
 
-def solve_batch(section: BatchSection, world_size: int) -> BatchPlan:
+def solve_batch(section: BatchSection, world_size: int, virtual_ranks: int | None = None) -> BatchPlan:
     """Work out the third of global batch, micro-batch and accumulation, and check all three.
 
     Args:
         section: the recipe's batch, at least two of the three given.
         world_size: data-parallel ranks, W.
+        virtual_ranks: those that micro-batches are dealt to first in an exact run, V, which gives global and micro.
 
     Raises:
         RequestError: the three contradict each other, with the nearest that agree; or there is no end of ranks.
@@ -86,7 +87,7 @@ def solve_batch(section: BatchSection, world_size: int) -> BatchPlan:
             raise _too_many("batch", f"micro × accumulation × {_ranks(world_size)} = {product} samples", "2**62")
         return _plan(product, micro or 1, world_size, follows_world=True)
     if accumulation is None:
-        return _plan(given, min(micro or 1, given), world_size)
+        return _plan(given, min(micro or 1, given), world_size, virtual_ranks=virtual_ranks)
     if micro is None:
         plan = _plan(given, -(-given // (accumulation * world_size)), world_size)
         if plan.accumulation != accumulation:
@@ -95,11 +96,13 @@ def solve_batch(section: BatchSection, world_size: int) -> BatchPlan:
     product = micro * accumulation * world_size
     if product != given:
         raise _contradiction(given, micro, accumulation, world_size)
-    return _plan(given, micro, world_size)
+    return _plan(given, micro, world_size, virtual_ranks=virtual_ranks)
 
 
-def _plan(global_batch: int, micro: int, world_size: int, follows_world: bool = False) -> BatchPlan:
-    steps = micro_steps(global_batch, micro, world_size)
+def _plan(
+    global_batch: int, micro: int, world_size: int, follows_world: bool = False, virtual_ranks: int | None = None
+) -> BatchPlan:
+    steps = micro_steps(global_batch, micro, world_size, virtual_ranks)
     return BatchPlan(
         global_=global_batch,
         micro=micro,

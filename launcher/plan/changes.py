@@ -27,6 +27,9 @@ _FREE = (
     "tracking",
 )
 
+# The gradient's norm is added up bucket by bucket.
+_FIXED_WHERE_EXACT = ("batch.micro", "parallel.bucket_mb", "launch.device")
+
 
 def changes(begun: Plan, now: Plan) -> Iterator[Mistake]:
     """What a run cannot go on with unnoticed. The ranks and the micro-batch may be others: the windows stay.
@@ -39,8 +42,9 @@ def changes(begun: Plan, now: Plan) -> Iterator[Mistake]:
     if was != is_ or begun.recipe.batch.schedule != now.recipe.batch.schedule:
         yield _change("batch.global", _in_turn(was), _in_turn(is_))
     before, after = _leaves(begun), _leaves(now)
+    exact = begun.recipe.train.exact_ranks is not None
     for key in {**before, **after}:
-        if before.get(key) != after.get(key) and not _is_free(key):
+        if before.get(key) != after.get(key) and (not _is_free(key) or (exact and key in _FIXED_WHERE_EXACT)):
             yield _change(key, str(before.get(key)), str(after.get(key)))
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
 from launcher.plan.equal_steps import refuse_unequal_steps
+from launcher.plan.exact import copies_per_update, refuse_too_many_ranks
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
@@ -76,6 +77,7 @@ class Plan(BaseModel):
                 for stage, following in pairwise(self.stages)
             ],
             first_update=first_update,
+            virtual_ranks=self.recipe.train.exact_ranks,
         )
 
     def global_batch_at(self, update: float) -> int:
@@ -100,13 +102,15 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
     Raises:
         RequestError: a batch that cannot be, a run without a single update, or layers that the split does not suit.
     """
-    batch = solve_batch(recipe.batch, topology.world_size)
+    virtual_ranks = recipe.train.exact_ranks
+    refuse_too_many_ranks(virtual_ranks, topology.world_size)
+    batch = solve_batch(recipe.batch, topology.world_size, virtual_ranks)
     last = last_windowing(recipe, batch.global_)
     schedule = solve_schedule(recipe.batch, last)
     length = plan_length(recipe, schedule, last)
-    stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates)
+    stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
-    reduction = _reduction(recipe.model.parameters, batch)
+    reduction = _reduction(recipe.model.parameters, batch, virtual_ranks)
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,
         scale=stages[-1].learning_rate_scale,
@@ -156,10 +160,12 @@ def with_facts(plan: Plan, *, samples: int, parameters: int) -> Plan:
     return replanned.model_copy(update={"warnings": plan.warnings})
 
 
-def _reduction(parameters: int | None, batch: BatchPlan) -> ReductionPlan | None:
+def _reduction(parameters: int | None, batch: BatchPlan, virtual_ranks: int | None) -> ReductionPlan | None:
     if parameters is None:
         return None
     gradient = parameters * GRADIENT_BYTES if batch.world_size > 1 else 0
+    if virtual_ranks is not None:
+        gradient = int(gradient * copies_per_update(batch.world_size, virtual_ranks))
     return ReductionPlan(
         parameters=parameters,
         bytes_per_update=gradient,

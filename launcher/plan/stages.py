@@ -76,7 +76,11 @@ def _larger_than_the_data(section: BatchSection, data_samples: int) -> Iterator[
 
 
 def plan_stages(
-    schedule: Sequence[Stage], batch: BatchPlan, scaling: LrScalingSection, updates: int | None
+    schedule: Sequence[Stage],
+    batch: BatchPlan,
+    scaling: LrScalingSection,
+    updates: int | None,
+    virtual_ranks: int | None = None,
 ) -> tuple[StagePlan, ...]:
     """All stages of a run; the last one, which has the batch of the plan, is the only one without a schedule.
 
@@ -85,6 +89,7 @@ def plan_stages(
         batch: the batch from the end of the schedule on.
         scaling: how the learning rate follows the batch.
         updates: updates of the run, if known.
+        virtual_ranks: those that micro-batches are dealt to first in an exact run, V.
     """
     stages: list[StagePlan] = []
     first = 0
@@ -94,7 +99,7 @@ def plan_stages(
         stages.append(
             StagePlan(
                 global_=global_batch,
-                micro_steps=micro_steps(global_batch, batch.micro, batch.world_size),
+                micro_steps=micro_steps(global_batch, batch.micro, batch.world_size, virtual_ranks),
                 first_update=first,
                 updates=min(within) if within else None,
                 learning_rate_scale=batch_scale(scaling, global_batch),

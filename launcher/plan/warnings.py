@@ -33,7 +33,7 @@ def plan_warnings(
     """
     yield from _batchnorm(recipe, batch, stages, length.tail_samples, batchnorm)
     yield from _heads_unseen(recipe, unread_task)
-    yield from _uneven(batch)
+    yield from _uneven(batch, recipe.train.exact_ranks)
     yield from _uneven_stages(batch, stages[:-1])
     yield from _script_with_another_window(recipe, batch)
     yield from _dropped_tail(recipe, stages, length)
@@ -77,14 +77,23 @@ def _heads_unseen(recipe: Recipe, unread_task: bool) -> Iterator[str]:
         )
 
 
-def _uneven(batch: BatchPlan) -> Iterator[str]:
+def _uneven(batch: BatchPlan, virtual_ranks: int | None) -> Iterator[str]:
     if batch.idle_ranks:
         fits = max(1, -(-batch.global_ // batch.world_size))
         yield (
             f"{batch.idle_ranks} of {batch.world_size} ranks have no samples: the window has only "
             f"{sum(batch.micro_steps)} micro-batches; set batch.micro={fits} or use fewer ranks."
         )
-    elif min(batch.micro_steps) != batch.accumulation:
+    elif min(batch.micro_steps) == batch.accumulation:
+        return
+    elif virtual_ranks is not None and virtual_ranks % batch.world_size:
+        each = virtual_ranks // batch.world_size
+        yield (
+            f"ranks have {min(batch.micro_steps)} to {batch.accumulation} micro-steps, as each stands for {each} or "
+            f"{each + 1} of {virtual_ranks} virtual ranks: {1 - batch.efficiency:.1%} of their time is spent waiting; "
+            f"a number of ranks that divides {virtual_ranks} is even."
+        )
+    else:
         near = " or ".join(map(str, nearest_multiples(batch.global_, batch.micro * batch.world_size)))
         yield (
             f"ranks have {min(batch.micro_steps)} or {batch.accumulation} micro-steps: {1 - batch.efficiency:.1%} of "

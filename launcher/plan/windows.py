@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from launcher.plan.windowing import Progress, Windowing
 
@@ -37,6 +38,8 @@ class Window:
         world_size: ranks that share it.
         samples_seen: samples consumed by the run when the window is done.
         ends_epoch: whether it is the last window of its epoch, also in a run that ends with it.
+        virtual_ranks: where results must not depend on the ranks, the micro-batches are dealt to so many virtual ones,
+            V, of which each rank owns some that follow one another.
     """
 
     update: int
@@ -47,22 +50,65 @@ class Window:
     world_size: int
     samples_seen: int
     ends_epoch: bool = False
+    virtual_ranks: int | None = None
 
     def micro_batches(self, rank: int) -> tuple[MicroBatch, ...]:
         """The micro-batches of one rank, in order: a contiguous run of the window's.
 
         A rank may have none; it takes part in the reduction all the same.
         """
-        low, high = _share(-(-self.samples // self.micro), self.world_size, rank)
+        low, high = _run_of(rank, -(-self.samples // self.micro), self.world_size, self.virtual_ranks)
         end = self.first + self.samples
         starts = range(self.first + low * self.micro, min(self.first + high * self.micro, end), self.micro)
         return tuple(MicroBatch(start, min(self.micro, end - start)) for start in starts)
 
+    def virtual_steps(self, rank: int) -> tuple[int, ...]:
+        """The micro-steps of each virtual rank that a rank owns, in order; without virtual ranks, of the rank itself.
 
-def micro_steps(samples: int, micro: int, world_size: int) -> tuple[int, ...]:
-    """Micro-steps of each rank, K, in a window of `samples`: as even as whole micro-batches allow."""
-    shares = (_share(-(-samples // micro), world_size, rank) for rank in range(world_size))
-    return tuple(high - low for low, high in shares)
+        Args:
+            rank: the rank.
+        """
+        micro_batches = -(-self.samples // self.micro)
+        if self.virtual_ranks is None:
+            low, high = _share(micro_batches, self.world_size, rank)
+            return (high - low,)
+        owned = virtual_ranks_of(rank, self.world_size, self.virtual_ranks)
+        cuts = [_cut(micro_batches, self.virtual_ranks, virtual) for virtual in (*owned, owned.stop)]
+        return tuple(high - low for low, high in pairwise(cuts))
+
+
+def virtual_ranks_of(rank: int, world_size: int, virtual_ranks: int | None) -> range:
+    """The virtual ranks that a rank owns; itself where there are none."""
+    return range(rank, rank + 1) if virtual_ranks is None else range(*_share(virtual_ranks, world_size, rank))
+
+
+def micro_steps(samples: int, micro: int, world_size: int, virtual_ranks: int | None = None) -> tuple[int, ...]:
+    """Micro-steps of each rank, K, in a window of `samples`: as even as whole micro-batches allow.
+
+    Args:
+        samples: samples of the window.
+        micro: samples per micro-batch.
+        world_size: ranks.
+        virtual_ranks: what the micro-batches are dealt to first, where that is not the ranks.
+    """
+    runs = (_run_of(rank, -(-samples // micro), world_size, virtual_ranks) for rank in range(world_size))
+    return tuple(high - low for low, high in runs)
+
+
+def _run_of(rank: int, micro_batches: int, world_size: int, virtual_ranks: int | None) -> tuple[int, int]:
+    """The run of micro-batches that a rank takes: those of all its virtual ranks."""
+    if virtual_ranks is None:
+        return _share(micro_batches, world_size, rank)
+    owned = virtual_ranks_of(rank, world_size, virtual_ranks)
+    return _cut(micro_batches, virtual_ranks, owned.start), _cut(micro_batches, virtual_ranks, owned.stop)
+
+
+def _cut(micro_batches: int, virtual_ranks: int, virtual: int) -> int:
+    """The micro-batch that a virtual rank begins with.
+
+    Those that have one more are spread over all, so that the ranks' blocks of them are as even as can be.
+    """
+    return micro_batches * virtual // virtual_ranks
 
 
 def windows_of_run(
@@ -75,6 +121,7 @@ def windows_of_run(
     updates: int,
     schedule: Sequence[Stage] = (),
     first_update: int = 0,
+    virtual_ranks: int | None = None,
 ) -> Iterator[Window]:
     """The windows of a run, update by update.
 
@@ -87,6 +134,7 @@ def windows_of_run(
         updates: how many windows the run has.
         schedule: the stages before that, in order.
         first_update: the update to start at; it is reached at once, without the windows before it.
+        virtual_ranks: what micro-batches are dealt to first, where results must not depend on the ranks.
     """
     progress = _progress(Windowing(data_samples, global_batch, keep_tail), schedule, first_update)
     before, after = next(progress), next(progress)
@@ -103,6 +151,7 @@ def windows_of_run(
             world_size=world_size,
             samples_seen=after.samples_seen,
             ends_epoch=following.epoch > after.epoch,
+            virtual_ranks=virtual_ranks,
         )
         before, after = after, following
 
@@ -123,8 +172,8 @@ def _progress(last: Windowing, schedule: Sequence[Stage], first_update: int) -> 
         progress = last.after(progress, 1)
 
 
-def _share(micro_batches: int, world_size: int, rank: int) -> tuple[int, int]:
-    """The run of micro-batches that a rank takes; the first ranks take one more where they do not divide."""
-    each, more = divmod(micro_batches, world_size)
+def _share(things: int, world_size: int, rank: int) -> tuple[int, int]:
+    """The run of things that a rank takes; the first ranks take one more where they do not divide."""
+    each, more = divmod(things, world_size)
     low = rank * each + min(rank, more)
     return low, low + each + (rank < more)

@@ -114,6 +114,35 @@ def _sync_batchnorm_needs_a_gpu(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
+    """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
+    if recipe.train.determinism != "exact":
+        if recipe.train.virtual_ranks is not None:
+            yield Mistake(
+                "train.virtual_ranks", "only exact runs have virtual ranks", "Delete it, or set train.determinism=exact"
+            )
+        return
+    if recipe.train.virtual_ranks is None:
+        yield Mistake(
+            "train.determinism",
+            "exact needs train.virtual_ranks, the most ranks that the run may ever have",
+            "Write for example train.virtual_ranks=8",
+        )
+    for key, value in (("global", recipe.batch.global_), ("micro", recipe.batch.micro)):
+        if value is None:
+            yield Mistake(
+                "train.determinism",
+                f"exact needs batch.{key}: from batch.accumulation it would follow with the number of ranks",
+                "Give batch.global and batch.micro",
+            )
+    if recipe.parallel.sync_batchnorm:
+        yield Mistake(
+            "train.determinism",
+            "exact goes without parallel.sync_batchnorm, whose statistics follow from the number of ranks",
+            "Set one of the two back; GroupNorm and LayerNorm go with exact",
+        )
+
+
 def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
     """Settings of our own loop, which a script would have to read for them to mean anything."""
     if recipe.script is None or recipe.task is not None:
@@ -143,6 +172,7 @@ _RULES = (
     (_scaling_has_a_reference, ("lr_scaling",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
+    (_exact_says_it_all, ("train", "batch", "parallel")),
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

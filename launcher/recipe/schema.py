@@ -117,6 +117,18 @@ class TrainSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="Seed of the parameters, the sample order and dropout."
     )
+    determinism: Literal["same-world", "exact"] = Field(
+        default="same-world",
+        description="Same bits again on the same number of ranks, or (exact, slower) on any from 1 to virtual_ranks.",
+    )
+    virtual_ranks: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="The most ranks that an exact run may have; part of what its bits follow from."
+    )
+
+    @property
+    def exact_ranks(self) -> int | None:
+        """Virtual ranks that windows are dealt to, V, where the bits must not depend on the real ones; else None."""
+        return self.virtual_ranks if self.determinism == "exact" else None
 
 
 class OptimizerSection(Section):

@@ -32,6 +32,7 @@ def _window(plan: Plan, samples: int) -> Window:
         micro=batch.micro,
         world_size=batch.world_size,
         samples_seen=samples,
+        virtual_ranks=plan.recipe.train.exact_ranks,
     )
 
 

@@ -16,6 +16,7 @@ from launcher.train.editions import EDITIONS
 from launcher.train.engines.base import Engine
 from launcher.train.engines.gradients import touch_all
 from launcher.train.progress import Progress
+from launcher.train.randomness import seed_micro_batch
 from launcher.train.task import Loss
 from launcher.train.task_losses import TaskLosses
 from launcher.train.weighing import WindowLosses
@@ -68,6 +69,8 @@ class Accumulation:
         precision: the context that a forward pass runs in (autocast, or nothing); entered again and again.
         scale: multiplies what is taken backward, for fp16.
         progress: is told how far this rank is; None tells nobody.
+        seed: where given, random numbers are drawn anew for each micro-batch, so that dropout does not depend on which
+            rank takes it.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Accumulation:
         precision: AbstractContextManager[Any],
         scale: Callable[[Tensor], Tensor],
         progress: Progress | None = None,
+        seed: int | None = None,
     ) -> None:
         self._engine = engine
         self._losses = losses
@@ -87,6 +91,7 @@ class Accumulation:
         self._precision = precision
         self._scale = scale
         self._progress = progress or Progress()
+        self._seed = seed
 
     def accumulate(self, loaded: LoadedWindow) -> Tensor:
         """Run the micro-steps of one window that is not empty; gradients are reduced at the last one.
@@ -101,6 +106,7 @@ class Accumulation:
         for step, micro_batch in enumerate(loaded.micro_batches):
             boundary = step == last
             self._progress.begins_micro_step(step, len(loaded.micro_batches))
+            self._begin(loaded.window, step)
             if any(micro_batch.items.values()):
                 touches = boundary and self._touches(micro_batch.items, loaded.totals)
                 forward = partial(self._forward, micro_batch=micro_batch, losses=losses, touches=touches, last=boundary)
@@ -113,6 +119,12 @@ class Accumulation:
             self._engine.micro_step(touch_all, boundary=True)
         self._progress.has_computed()
         return losses.sums(self._engine.device)
+
+    def _begin(self, window: Window, step: int) -> None:
+        self._engine.begin(window, step)
+        if self._seed is not None:
+            first = window.micro_batches(self._engine.rank)[step].first
+            seed_micro_batch(self._seed, window.update, (first - window.first) // window.micro)
 
     def _touches(self, items: Mapping[str, int], totals: Sequence[int]) -> bool:
         """Whether parameters lack a gradient at the boundary that they should have.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,12 +17,14 @@ from launcher.train.accumulation import Accumulation, LoadedWindow
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.deferred import DeferredEngine
+from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.single import SingleEngine
 from launcher.train.finite import FiniteGuard
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
 from launcher.train.progress import Progress
+from launcher.train.randomness import seed_everything
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
@@ -140,6 +140,7 @@ def build_job(
     )
     if recipe.parallel.sync_batchnorm and losses.count_items:
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
+    exact = recipe.train.exact_ranks is not None
     shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
     return Job(
         plan=plan,
@@ -147,13 +148,20 @@ def build_job(
         engine=engine,
         weights=weights,
         accumulation=Accumulation(
-            engine, losses, weights, recipe.multitask.backward, precision, stepper.scale, progress
+            engine,
+            losses,
+            weights,
+            recipe.multitask.backward,
+            precision,
+            stepper.scale,
+            progress,
+            seed=recipe.train.seed if exact else None,
         ),
         stepper=stepper,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers),
+        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers, apart=exact),
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
@@ -171,6 +179,8 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         device: the device of this rank.
     """
     model = model.to(device)
+    if recipe.train.exact_ranks is not None:
+        return ExactEngine(model, device, recipe.parallel, world_size, recipe.train.exact_ranks)
     if world_size == 1:
         return SingleEngine(model, device)
     if recipe.parallel.sync_batchnorm:
@@ -185,11 +195,3 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
     kind = kinds.get(recipe.train.precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
-
-
-def seed_everything(seed: int, rank: int | None) -> None:
-    """Seed Python, numpy and torch: alike on all ranks (None) for the model, apart for dropout in training."""
-    own = seed if rank is None else (seed * 1_000_003 + rank + 1) % 2**63
-    random.seed(own)
-    np.random.seed(own % 2**32)
-    torch.manual_seed(own)

@@ -133,6 +133,8 @@ class WindowLoader:
         shares: this rank's shares, window by window.
         engine: adds the counts.
         workers: data-loading processes; 0 loads in this one.
+        apart: give each micro-batch a memory of its own. As views of a window's, they would lie at other places on
+            other numbers of ranks, and the bits of products may follow from where their factors lie.
 
     Attributes:
         waited: seconds that windows waited for their counts so far.
@@ -146,6 +148,7 @@ class WindowLoader:
         shares: Iterable[Share],
         engine: Engine,
         workers: int,
+        apart: bool = False,
     ) -> None:
         self.waited = 0.0
         self._losses = losses
@@ -154,7 +157,7 @@ class WindowLoader:
         self._shares = shares
         self._engine = engine
         self._workers = workers
-        self._tensors = None if workers else tensors_of(task, data)
+        self._tensors = None if workers or apart else tensors_of(task, data)
 
     def __iter__(self) -> Iterator[LoadedWindow]:
         return self._counted() if self._losses.count_items else self._as_planned()

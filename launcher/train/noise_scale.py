@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -29,8 +30,13 @@ DECAY = 0.99  # of the running means, per measurement; the first ones are plain 
 
 
 def parts_of(window: Window) -> int:
-    """How many parts of a window are seen: its ranks with samples, or its micro-steps where there is one rank."""
+    """How many parts of a window are seen: its ranks with samples, or its micro-steps where there is one rank.
+
+    In an exact run they are the virtual ranks with samples, whatever the ranks.
+    """
     micro_batches = -(-window.samples // window.micro)
+    if window.virtual_ranks is not None:
+        return min(window.virtual_ranks, micro_batches)
     return micro_batches if window.world_size == 1 else min(window.world_size, micro_batches)
 
 
@@ -42,7 +48,11 @@ def weighted_squares(loaded: LoadedWindow, engine: Engine) -> Tensor:
         engine: knows the |h_i|² of this rank's parts.
     """
     micro_batches = loaded.window.micro_batches(engine.rank)
-    if engine.world_size > 1:
+    if loaded.window.virtual_ranks is not None:
+        steps = iter(micro_batches)
+        of_virtual = [list(islice(steps, count)) for count in loaded.window.virtual_steps(engine.rank)]
+        sizes = [sum(micro_batch.samples for micro_batch in part) for part in of_virtual]
+    elif engine.world_size > 1:
         sizes = [sum(micro_batch.samples for micro_batch in micro_batches)]
     else:  # a micro-batch without items was not run, and adds nothing
         ran = [any(micro_batch.items.values()) for micro_batch in loaded.micro_batches]

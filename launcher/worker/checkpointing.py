@@ -18,7 +18,8 @@ from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints, sync_file, write_durably
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
-from launcher.train.job import Job, seed_everything
+from launcher.train.job import Job
+from launcher.train.randomness import seed_everything
 from launcher.train.snapshot import (
     Numbers,
     Tensors,

@@ -37,6 +37,8 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
     progress = Progress()
     heart = Heart(run, env.rank, progress)
     heart.start()
+    if plan.recipe.train.exact_ranks is not None:
+        _use_exact_kernels()
     with prepared(plan, run, env) as ready:
         plan = ready.plan
         if env.rank == 0:
@@ -65,6 +67,11 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         finally:
             heart.stop()
             trackers.finish(finished)
+
+
+def _use_exact_kernels() -> None:
+    """Let PyTorch refuse, by name, what it can compute only in an order that changes from run to run."""
+    torch.use_deterministic_algorithms(True)
 
 
 def _trackers(plan: Plan, run: RunDirectory) -> Composite:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from launcher.plan.windows import Window
 from launcher.train.engines.small_reductions import Operation, PendingValues
 
 Forward: TypeAlias = Callable[[nn.Module], Tensor | None]
@@ -46,6 +47,15 @@ class Engine(Protocol):
     device: torch.device
     model: nn.Module
     needs_every_gradient: bool
+
+    def begin(self, window: Window, step: int) -> None:
+        """To be called before each of this rank's micro-batches, also one without items, which has no micro-step.
+
+        Args:
+            window: the window.
+            step: which of the rank's micro-batches it is, from 0.
+        """
+        ...
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
         """Forward *and* backward of one micro-step; their gradients are reduced at the boundary only.

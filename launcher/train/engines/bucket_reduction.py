@@ -30,7 +30,7 @@ class BucketReduction:
     ) -> None:
         self._parameters = parameters
         # Backward reaches the last layers first; DDP fills its buckets in the same order.
-        self.buckets = list(_buckets(reversed(parameters), bucket_mb * 2**20))
+        self.buckets = list(in_buckets(reversed(parameters), bucket_mb * 2**20))
         self._flags_on = flags_on
         self._group = group
 
@@ -49,7 +49,7 @@ class BucketReduction:
         anywhere = ReducedValues(torch.tensor(used, dtype=torch.uint8, device=self._flags_on), "max", self._group)
         work, buffers = [], []
         for bucket in self.buckets:
-            buffer = torch.cat([_flat_gradient(parameter) for parameter in bucket])
+            buffer = torch.cat([flat_gradient(parameter) for parameter in bucket])
             views = torch.split(buffer, [parameter.numel() for parameter in bucket])
             for parameter, view in zip(bucket, views, strict=True):
                 parameter.grad = view.view_as(parameter)
@@ -66,11 +66,12 @@ class BucketReduction:
         return buffers
 
 
-def _flat_gradient(parameter: nn.Parameter) -> Tensor:
+def flat_gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter as a vector; zeros where it has none."""
     return torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
 
 
-def _buckets(parameters: Iterable[nn.Parameter], most_bytes: float) -> Iterator[Sequence[nn.Parameter]]:
+def in_buckets(parameters: Iterable[nn.Parameter], most_bytes: float) -> Iterator[Sequence[nn.Parameter]]:
     """Parameters of one type in groups that are at most so large; one that is larger is alone."""
     bucket: list[nn.Parameter] = []
     for parameter in parameters:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from launcher.plan.windows import Window
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.comm_hook import BucketLog, add_and_log
@@ -62,6 +63,9 @@ class DdpEngine:
         self._buckets.take()
         for parameter in self.model.parameters():
             parameter.grad = None
+
+    def begin(self, window: Window, step: int) -> None:
+        """The rank's own gradient is one sum, whichever micro-batch adds to it."""
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
         """Forward and backward, inside `no_sync` but at the boundary."""

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from launcher.plan.windows import Window
 from launcher.recipe.schema import ParallelSection
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.bucket_reduction import BucketReduction
@@ -43,6 +44,9 @@ class DeferredEngine:
         self._watched = False
         self._squares: list[Tensor] = []
         broadcast_from_first([*model.parameters(), *model.buffers()])
+
+    def begin(self, window: Window, step: int) -> None:
+        """The rank's own gradient is one sum, whichever micro-batch adds to it."""
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
         """Forward and backward; nothing is reduced before `reduce`."""

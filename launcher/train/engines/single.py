@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from launcher.plan.windows import Window
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.gradients import clip_to_norm, gradients_of, own_gradients, squared_norm
 from launcher.train.engines.small_reductions import LocalValues, Operation, PendingValues
@@ -29,6 +30,9 @@ class SingleEngine:
         self.device = device
         self._watched = False
         self._squares: list[Tensor] = []
+
+    def begin(self, window: Window, step: int) -> None:
+        """The rank's own gradient is one sum, whichever micro-batch adds to it."""
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
         """Forward and backward; one rank reduces with nobody."""

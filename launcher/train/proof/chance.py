@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from launcher.train.job import seed_everything
+from launcher.train.randomness import seed_everything
 
 OUTSIDE = "Task.loss"  # who draws where no module is at work
 

@@ -13,12 +13,12 @@ from launcher.recipe.schema import Backward
 from launcher.train.accumulation import Accumulation, LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine, Reductions
 from launcher.train.engines.single import SingleEngine
-from launcher.train.job import seed_everything
 from launcher.train.proof.batchnorm import unsynchronised
 from launcher.train.proof.comparison import take_gradient
 from launcher.train.proof.precision import default_type
 from launcher.train.proof.samples import added_items, ready
 from launcher.train.proof.switches import AS_IT_IS, Switches
+from launcher.train.randomness import seed_everything
 from launcher.train.task import Loss
 from launcher.train.task_losses import TaskLosses
 

@@ -14,8 +14,8 @@ from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.train.accumulation import LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine
-from launcher.train.job import seed_everything
 from launcher.train.loader import WindowLoader, shares_of_rank, to_device
+from launcher.train.randomness import seed_everything
 from launcher.train.task import SampleSource, Task, fetch, tensors_of
 from launcher.train.task_losses import TaskLosses
 

@@ -16,7 +16,7 @@ multitask:
   losses: {}
   backward: joint
 train: {epochs: 20, updates: null, samples: null, precision: fp32, max_grad_norm: 1.0,
-  seed: 0}
+  seed: 0, determinism: same-world, virtual_ranks: null}
 optimizer:
   name: adamw
   lr: 0.01
@@ -78,7 +78,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "samples": null,
       "precision": "fp32",
       "max_grad_norm": 1.0,
-      "seed": 0
+      "seed": 0,
+      "determinism": "same-world",
+      "virtual_ranks": null
     },
     "optimizer": {
       "name": "adamw",

@@ -16,7 +16,7 @@ multitask:
   losses: {}
   backward: joint
 train: {epochs: 15, updates: null, samples: null, precision: fp32, max_grad_norm: null,
-  seed: 0}
+  seed: 0, determinism: same-world, virtual_ranks: null}
 optimizer:
   name: adamw
   lr: 0.01
@@ -76,7 +76,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "samples": null,
       "precision": "fp32",
       "max_grad_norm": null,
-      "seed": 0
+      "seed": 0,
+      "determinism": "same-world",
+      "virtual_ranks": null
     },
     "optimizer": {
       "name": "adamw",
