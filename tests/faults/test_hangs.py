@@ -60,6 +60,7 @@ def test_a_stopped_rank_is_named_and_the_run_goes_on(runs: Path, rank: int, meth
     assert went_to_its_end(runs, done)
 
 
+@pytest.mark.long
 def test_a_rank_that_is_locked_up_is_named(runs: Path) -> None:
     """It holds Python's own lock for ever, and does nothing."""
     done = run(runs, *fault(runs, "lock", 1))
@@ -78,6 +79,7 @@ def test_a_rank_that_waits_for_ever_is_named_with_its_stack(runs: Path, rank: in
     assert went_to_its_end(runs, done)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["task.args.fault=compute", "task.entry=tiny.py:SlowToStart"])
 def test_a_rank_that_is_busy_or_starts_slowly_is_left_alone(runs: Path, fault: str) -> None:
     """For twice the heartbeat no thread of Python goes on in it."""

@@ -9,6 +9,7 @@ import pytest
 
 from tests.processes import launcher
 
+pytestmark = pytest.mark.long
 EXACT = "tests/tasks/exact.yaml"
 UPDATES = 20
 ALIKE = ("model.safetensors", "optimizer.safetensors")

@@ -41,7 +41,7 @@ def state(runs: Path, run_id: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST.json"}
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.parametrize("world", [3, *(pytest.param(world, marks=pytest.mark.long) for world in (1, 2, 4))])
 @pytest.mark.parametrize("task", ["Mortal", pytest.param("Counted", marks=pytest.mark.long)])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int, task: str) -> None:
     job = (f"launch.nproc_per_node={world}", f"task.entry=mortal.py:{task}")
@@ -64,6 +64,7 @@ def test_a_run_whose_rank_dies_goes_on_by_itself(tmp_path: Path) -> None:
     assert state(tmp_path, "it") == state(tmp_path, "whole")
 
 
+@pytest.mark.long
 def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
     """A sample of update 6 kills whatever meets it; the last checkpoint before it is that of update 4."""
     poison = sample_order(np.array([5 * 22]), length=150, seed=0, epoch=0)[0]
@@ -73,6 +74,7 @@ def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
     assert said.count("was killed by SIGKILL") == 4
 
 
+@pytest.mark.long
 def test_where_a_checkpoint_cannot_be_written_the_training_goes_on(tmp_path: Path) -> None:
     (tmp_path / "it" / "checkpoints").mkdir(parents=True)
     (tmp_path / "it" / "checkpoints" / ".unfinished_step_00000004.1").write_text("in the way")
@@ -94,6 +96,7 @@ def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Pat
     assert {row["batch/world_size"] for row in rows(tmp_path, "it")} == {1, 2, 3}
 
 
+@pytest.mark.long
 def test_a_run_that_is_done_stays_so(tmp_path: Path) -> None:
     run(tmp_path, "it")
     before = state(tmp_path, "it")
@@ -102,6 +105,7 @@ def test_a_run_that_is_done_stays_so(tmp_path: Path) -> None:
     assert state(tmp_path, "it") == before
 
 
+@pytest.mark.long
 def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -> None:
     run(tmp_path, "whole")
     run(tmp_path, "it", env={"KILL": "0:4"}, expected=3)
@@ -124,6 +128,7 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
     run(tmp_path, "it", *changed, "--fork")
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
     run(tmp_path, "whole")
     run(tmp_path, "it", env={"KILL": "0:32"}, expected=3)

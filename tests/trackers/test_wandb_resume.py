@@ -89,6 +89,7 @@ def test_an_offline_run_that_was_killed_goes_on_as_one_run_and_is_uploaded_once(
         assert the_run(server).exit_code == 0
 
 
+@pytest.mark.long
 def test_an_online_run_that_was_killed_goes_on_as_one_run(tmp_path: Path, server: WandbServer) -> None:
     run(tmp_path, "online", env={**online(server), "KILL": "1:15"}, expected=3)
     before = list(the_run(server).history)
@@ -100,6 +101,7 @@ def test_an_online_run_that_was_killed_goes_on_as_one_run(tmp_path: Path, server
     assert untimed(found.rows()) == untimed(rows_of(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("modes", [("offline", "online"), ("online", "offline")], ids=" then ".join)
 def test_a_run_that_changes_between_online_and_offline_is_whole_in_the_end(
     tmp_path: Path, server: WandbServer, modes: tuple[str, str]
@@ -113,6 +115,7 @@ def test_a_run_that_changes_between_online_and_offline_is_whole_in_the_end(
     assert untimed(the_run(server).rows()) == untimed(rows_of(tmp_path))
 
 
+@pytest.mark.long
 def test_a_fork_with_another_recipe_is_another_wandb_run_with_all_rows(tmp_path: Path) -> None:
     run(tmp_path, "offline", env={"KILL": "1:15"}, expected=3)
     run(tmp_path, "offline", "optimizer.lr=0.02", "--resume", "auto", "--fork")
@@ -194,6 +197,7 @@ def test_the_summary_has_the_best_of_all_launches(tmp_path: Path, server: WandbS
     assert last.summary["train/loss"] == {"min": math.sin(5), "last": math.sin(9)}
 
 
+@pytest.mark.long
 def test_when_wandb_alone_was_killed_the_next_launch_brings_what_it_lacks(tmp_path: Path) -> None:
     it = launches(tmp_path, {"first": 1, "last": 8, "die": "wandb"}, {"first": 8, "last": 12})
     assert updates(every_row(it)) == list(range(1, 13))
