@@ -63,7 +63,9 @@ def run_here(request: Request, choice: RunChoice) -> int:
         NoCheckpointError: the run cannot go on.
     """
     plan = request.plan
-    run_id = choice.run_id or (unfinished_run(choice.runs, plan.recipe.name) if choice.resume else None)
+    run_id = choice.run_id
+    if run_id is None and choice.resume:
+        run_id = unfinished_run(choice.runs, plan.recipe.name)
     name = fresh_id(plan.recipe.name, datetime.now()) if run_id is None else run_id
     run = create_run_directory(choice.runs, name, fresh=run_id is None)
     with held(run):
