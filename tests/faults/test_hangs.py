@@ -68,6 +68,7 @@ def test_a_rank_that_is_locked_up_is_named(runs: Path) -> None:
     assert went_to_its_end(runs, done)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_that_waits_for_ever_is_named_with_its_stack(runs: Path, rank: int) -> None:
     """It beats still, and so do the ranks that wait for it: it is the one that is furthest behind."""

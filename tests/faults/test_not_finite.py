@@ -45,6 +45,7 @@ def test_it_ends_the_run_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
     assert finite_checkpoints(tmp_path) == {"step_00000003": True}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clip", ["null", pytest.param("1.0", marks=pytest.mark.long)])
 def test_its_update_is_left_out_where_that_is_wanted(tmp_path: Path, clip: str) -> None:
     done = run(tmp_path, "guard.non_finite=skip", f"train.max_grad_norm={clip}", "schedule.name=linear")

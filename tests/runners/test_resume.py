@@ -55,6 +55,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int,
     assert state(tmp_path, "killed") == state(tmp_path, "whole")
 
 
+@pytest.mark.long
 def test_a_run_whose_rank_dies_goes_on_by_itself(tmp_path: Path) -> None:
     """Rank 1 is killed every 15 losses, five updates: each time the run gets one checkpoint further."""
     run(tmp_path, "whole", "checkpoint.background=true")
@@ -85,6 +86,7 @@ def test_where_a_checkpoint_cannot_be_written_the_training_goes_on(tmp_path: Pat
     assert "model.safetensors" in state(tmp_path, "it")
 
 
+@pytest.mark.long
 def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Path) -> None:
     windows = ("train/global_step", "train/samples_seen", "train/learning_rate", "batch/global_samples")
     run(tmp_path, "whole", "checkpoint.every=null")
@@ -143,6 +145,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     assert [path.name for path in (tmp_path / "it" / "checkpoints").glob("bad_*")] == ["bad_step_00000008.1"]
 
 
+@pytest.mark.long
 def test_without_a_good_checkpoint_a_run_does_not_begin_again_unasked(tmp_path: Path) -> None:
     run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
     shutil.rmtree(tmp_path / "it" / "checkpoints" / "step_00000004" / "model.safetensors", ignore_errors=True)

@@ -189,6 +189,7 @@ def test_rows_that_wandb_has_beyond_the_checkpoint_are_not_logged_again(tmp_path
     assert updates(every_row(it)) == list(range(1, 13))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_the_summary_has_the_best_of_all_launches(tmp_path: Path, server: WandbServer, mode: str) -> None:
     jobs = ({"first": 1, "last": 6, "mode": mode}, {"first": 7, "last": 9, "mode": mode})
