@@ -16,7 +16,7 @@ from tests.processes import launcher
 
 MORTAL = "tests/tasks/mortal.yaml"
 UPDATES = 20
-IN_UPDATE_5 = {1: "0:30", 2: "1:15", 3: "2:10", 4: "3:5"}  # world size → KILL
+IN_UPDATE_7 = {1: "0:40", 2: "1:20", 3: "2:13", 4: "3:7"}  # world size → KILL; by then rank 0 has saved update 4
 CLOCKS = ("time/", "throughput/", "memory/")
 
 
@@ -46,7 +46,7 @@ def state(runs: Path, run_id: str) -> dict[str, bytes]:
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int, task: str) -> None:
     job = (f"launch.nproc_per_node={world}", f"task.entry=mortal.py:{task}")
     run(tmp_path, "whole", *job)
-    _, said = run(tmp_path, "killed", *job, env={"KILL": IN_UPDATE_5[world]}, expected=3)
+    _, said = run(tmp_path, "killed", *job, env={"KILL": IN_UPDATE_7[world]}, expected=3)
     assert "was killed by SIGKILL" in said
     out, _ = run(tmp_path, "killed", *job, "--resume", "auto")
     assert "resumed after update" in out
