@@ -9,7 +9,10 @@ BIN := $(VENV)/bin
 # Another torch is another installation.
 INSTALLED := $(VENV)/.installed-$(shell printf %s '$(TORCH)$(TORCH_INDEX)' | tr -c 'A-Za-z0-9.' _)
 
-.PHONY: demo test test-long test-all check bench schema clean
+# Faults of all kinds, the slow ones too, and the table of what came of them.
+FAULT_TABLE ?= docs/faults.md
+
+.PHONY: demo test test-long test-all faults check bench schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/launcher run recipes/digits/recipe.yaml launch.nproc_per_node=2 launch.device=cpu
@@ -22,6 +25,9 @@ test-long: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest -m fault --fault-table $(FAULT_TABLE)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

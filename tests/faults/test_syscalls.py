@@ -16,6 +16,7 @@ from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.generation import take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import MANIFEST
+from tests.faults.table import Kind
 from tests.faults.writer import content_of, save
 from tests.processes import ROOT, clean_environment
 
@@ -88,6 +89,12 @@ def assert_nothing_lost(run: RunDirectory, what: str) -> None:
     assert left == [], what
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "the writer of a checkpoint dies",
+    by="SIGKILL at each system call of the checkpoint (strace)",
+    outcome="the checkpoint before or the new one is whole; the next one can be written",
+)
 def test_a_writer_killed_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path) -> None:
     outcomes = 0
     for what, killed in each_fault(run, tmp_path / "log", ("signal=KILL",)):
@@ -96,6 +103,12 @@ def test_a_writer_killed_at_any_system_call_loses_nothing(run: RunDirectory, tmp
     assert outcomes > 40
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "the disk fails while a checkpoint is written",
+    by="ENOSPC, EIO, EDQUOT, EACCES at each system call of the checkpoint (strace)",
+    outcome="the checkpoint before or the new one is whole; a warning; the training goes on",
+)
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_disk_that_fails_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path) -> None:
