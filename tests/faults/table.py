@@ -1,7 +1,7 @@
 """The table of faults, made by the tests that inject them.
 
 A test says which row it shows by `@pytest.mark.fault(Kind.X, "what goes wrong", by="how it is injected",
-outcome="what happens then")`, and by the fixture `recovered` how many seconds the recovery took, where that can be said.
+outcome="what happens then")`, and by the fixture `recovered` how many seconds the recovery took.
 `--fault-table FILE` writes the rows of the tests that ran.
 """
 
