@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +11,10 @@ from itertools import count
 from pathlib import Path
 
 from launcher.errors import ExitCode, LauncherError
+from launcher.rundir.durable import sync_folder, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
-from launcher.rundir.manifest import MANIFEST, BadCheckpointError, FileFacts, Manifest, facts_of, verified
+from launcher.rundir.manifest import MANIFEST, BadCheckpointError, FileFacts, Manifest, verified
 
 LEAST_KEPT = 2  # a checkpoint that proves bad when it is needed has one before it
 _STEP = re.compile(r"step_(\d{8,})")
@@ -81,7 +81,8 @@ class Checkpoints:
             OSError: it cannot be written.
             StaleWriterError: a later launch has taken the run over.
         """
-        write_durably(unfinished / MANIFEST, Manifest(update, self._generation.own, files).to_text().encode())
+        manifest = Manifest(update, self._generation.own, files).to_text()
+        write_durably(unfinished / MANIFEST, [manifest.encode()])
         sync_folder(unfinished)
         final = self._folder / _name(update)
         self._generation.check()
@@ -188,42 +189,6 @@ def newest_update(run: RunDirectory) -> int:
 def has_checkpoint(run: RunDirectory, update: int) -> bool:
     """Whether a checkpoint was committed after an update."""
     return (run.checkpoints / _name(update) / MANIFEST).is_file()
-
-
-def write_durably(path: Path, content: bytes) -> FileFacts:
-    """Write a new file and wait until it is on the disk; its facts, read back.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return facts_of(path)
-
-
-def sync_file(path: Path) -> FileFacts:
-    """Wait until a file that is written is on the disk; its facts, read back.
-
-    Raises:
-        OSError: it cannot be brought there.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return facts_of(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _name(update: int) -> str:

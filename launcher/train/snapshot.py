@@ -33,9 +33,25 @@ class Tensors:
     tensors: Mapping[str, Tensor]
     numbers: Numbers
 
-    def copied(self) -> Tensors:
-        """A copy on the host, which later updates do not change."""
-        return Tensors({name: tensor.to("cpu", copy=True) for name, tensor in self.tensors.items()}, self.numbers)
+
+class HostCopy:
+    """Copies of a state on the host, which later updates do not change.
+
+    Each is made in the memory of the one before: to get memory from the system takes longer than to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
+
+    def of(self, state: Tensors) -> Tensors:
+        """Copy a state over the copy before."""
+        before, self._memory = self._memory, {}
+        for name, tensor in state.tensors.items():
+            memory = before.get(name)
+            if memory is None or (memory.shape, memory.dtype) != (tensor.shape, tensor.dtype):
+                memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._memory[name] = memory.copy_(tensor)
+        return Tensors(dict(self._memory), state.numbers)
 
 
 def model_state(model: nn.Module) -> Tensors:

@@ -10,17 +10,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import Window
-from launcher.rundir.checkpoints import Checkpoint, Checkpoints, sync_file, write_durably
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.durable import write_durably
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
 from launcher.train.randomness import seed_everything
 from launcher.train.snapshot import (
+    HostCopy,
     Numbers,
     Tensors,
     load_model_state,
@@ -31,11 +32,11 @@ from launcher.train.snapshot import (
     restore_randomness,
 )
 from launcher.worker.preparation import Gather
+from launcher.worker.tensor_file import tensor_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 _MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
-_TROUBLE = (OSError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Captured:
 
     def write(self, folder: Path) -> dict[str, FileFacts]:
         """Write it; the facts of each file, by name."""
-        files = {}
-        for name, state in ((_MODEL, self.model), (_OPTIMIZER, self.optimizer)):
-            path = folder / f"{name}.safetensors"
-            save_file(dict(state.tensors), path)
-            files[path.name] = sync_file(path)
+        names = [_tensors_of(name) for name in (_MODEL, _OPTIMIZER)]
+        contents = [tensor_file(state.tensors) for state in (self.model, self.optimizer)]
+        with ThreadPoolExecutor() as together:
+            facts = together.map(write_durably, (folder / name for name in names), contents)
+            files = dict(zip(names, facts, strict=True))
         numbers = {**self.numbers, _MODEL: self.model.numbers, _OPTIMIZER: self.optimizer.numbers}
         return {**files, _TRAINING: _write_numbers(folder / _TRAINING, numbers)}
 
@@ -84,6 +85,7 @@ class RunSaver:
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._under_way: Future[None] | None = None
+        self._copies = {_MODEL: HostCopy(), _OPTIMIZER: HostCopy()}
 
     def wishes(self) -> bool:
         """Whether rank 0 finds that enough minutes have passed."""
@@ -115,8 +117,7 @@ class RunSaver:
             return
         captured = self._captured(window)
         if self._settings.background:
-            copied = replace(captured, model=captured.model.copied(), optimizer=captured.optimizer.copied())
-            self._under_way = self._writer.submit(self._complete, folder, copied, reports)
+            self._under_way = self._writer.submit(self._complete, folder, self._copied(captured), reports)
         else:
             self._complete(folder, captured, reports)
 
@@ -129,6 +130,10 @@ class RunSaver:
         if self._under_way is not None:
             written, self._under_way = self._under_way, None
             written.result()
+
+    def _copied(self, captured: Captured) -> Captured:
+        model, optimizer = self._copies[_MODEL], self._copies[_OPTIMIZER]
+        return replace(captured, model=model.of(captured.model), optimizer=optimizer.of(captured.optimizer))
 
     def _complete(self, folder: Path, captured: Captured, reports: list[Any]) -> None:
         """Write what rank 0 writes for all, and commit."""
@@ -218,7 +223,11 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job) -> None:
 
 
 def _tensors(folder: Path, name: str, numbers: Mapping[str, Any]) -> Tensors:
-    return Tensors(load_file(folder / f"{name}.safetensors"), numbers[name])
+    return Tensors(load_file(folder / _tensors_of(name)), numbers[name])
+
+
+def _tensors_of(name: str) -> str:
+    return f"{name}.safetensors"
 
 
 def _of_rank(rank: int) -> str:
@@ -226,7 +235,7 @@ def _of_rank(rank: int) -> str:
 
 
 def _write_numbers(path: Path, numbers: Numbers) -> FileFacts:
-    return write_durably(path, json.dumps(numbers).encode())
+    return write_durably(path, [json.dumps(numbers).encode()])
 
 
 def _read_numbers(path: Path) -> Numbers:
@@ -248,7 +257,7 @@ class _Failed:
 def _attempt(do: Callable[[], _T]) -> _T | _Failed:
     try:
         return do()
-    except _TROUBLE as error:
+    except OSError as error:
         return _Failed(error)
 
 

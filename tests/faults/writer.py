@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from launcher.rundir.checkpoints import Checkpoints, write_durably
+from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.durable import write_durably
 from launcher.rundir.layout import RunDirectory
 
 KEEP = 2
@@ -23,7 +24,7 @@ def save(run: RunDirectory, update: int) -> bool:
     except OSError:
         return False
     try:
-        facts = {name: write_durably(folder / name, content) for name, content in content_of(update).items()}
+        facts = {name: write_durably(folder / name, [content]) for name, content in content_of(update).items()}
         store.commit(folder, update, facts)
     except OSError:
         store.abandon(folder)

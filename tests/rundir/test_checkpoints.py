@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError, write_durably
+from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError
+from launcher.rundir.durable import write_durably
 from launcher.rundir.generation import StaleWriterError, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import MANIFEST, Manifest
@@ -34,7 +35,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def save(store: Checkpoints, update: int) -> Path:
     folder = store.begin(update)
-    facts = {name: write_durably(folder / name, content) for name, content in FILES.items()}
+    facts = {name: write_durably(folder / name, [content]) for name, content in FILES.items()}
     return store.commit(folder, update, facts).folder
 
 
