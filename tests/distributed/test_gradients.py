@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.distributed.gradients import EVALUATED, Case, cases
-from tests.processes import torchrun
+from tests.distributed.worlds import Worlds
 
 WORLDS = (1, 2, 3)
-Measured = dict[int, list[dict[str, Any]]]
-ALL = [pytest.param(world, case, id=f"{world}-{case.name}") for world in WORLDS for case in cases(world)]
-REDUCED = [parameters for parameters in ALL if parameters.values[0] != 1]
+QUICK = 2  # the world that `make test` has time for
+
+
+def on_worlds(cases_of: Callable[[int], Iterable[Any]], worlds: Iterable[int] = WORLDS) -> list[ParameterSet]:
+    """Parameters of a test: world size and case."""
+    return [
+        pytest.param(
+            world, case, id=f"{world}-{getattr(case, 'name', case)}", marks=() if world == QUICK else pytest.mark.long
+        )
+        for world in worlds
+        for case in cases_of(world)
+    ]
+
+
+ALL = on_worlds(cases)
+REDUCED = on_worlds(cases, WORLDS[1:])
 
 
 def naive_is_wrong(case: Case) -> bool:
@@ -28,34 +42,24 @@ def naive_is_wrong(case: Case) -> bool:
     return case.items != "samples" or case.layout == "own forwards" or split.name in ("uneven micro-batch", "prime")
 
 
-NAIVE_IS_WRONG = [
-    pytest.param(world, case, id=f"{world}-{case.name}")
-    for world in WORLDS
-    for case in cases(world)
-    if naive_is_wrong(case)
-]
+NAIVE_IS_WRONG = on_worlds(lambda world: filter(naive_is_wrong, cases(world)))
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     """World size → what each rank measured, case by case."""
-    found = {}
-    for world in WORLDS:
-        out = tmp_path_factory.mktemp("gradients") / f"{world}.json"
-        torchrun("tests.distributed.gradients", str(out), ranks=world)
-        found[world] = json.loads(out.read_text())
-    return found
+    return Worlds("tests.distributed.gradients", tmp_path_factory.mktemp("gradients"))
 
 
 @pytest.mark.parametrize(("world", "case"), ALL)
-def test_gradient_is_that_of_the_unsplit_batch(measured: Measured, world: int, case: Case) -> None:
+def test_gradient_is_that_of_the_unsplit_batch(measured: Worlds, world: int, case: Case) -> None:
     for results in measured[world]:
         assert results[case.name]["error"] < 1e-12
         assert results[case.name]["loss_error"] < 1e-12
 
 
 @pytest.mark.parametrize(("world", "case"), ALL)
-def test_windows_without_items_are_known_to_be(measured: Measured, world: int, case: Case) -> None:
+def test_windows_without_items_are_known_to_be(measured: Worlds, world: int, case: Case) -> None:
     for results in measured[world]:
         several_by_samples = case.layout in ("own forwards", "trunk")
         assert results[case.name]["empty"] >= (case.items == "none on a rank")
@@ -63,14 +67,14 @@ def test_windows_without_items_are_known_to_be(measured: Measured, world: int, c
 
 
 @pytest.mark.parametrize(("world", "case"), NAIVE_IS_WRONG)
-def test_the_naive_loop_is_seen_to_be_wrong(measured: Measured, world: int, case: Case) -> None:
+def test_the_naive_loop_is_seen_to_be_wrong(measured: Worlds, world: int, case: Case) -> None:
     """`loss / accumulation_steps`, averaged over the ranks; nan where a micro-batch has no items."""
     error = measured[world][0][case.name]["naive_error"]
     assert math.isnan(error) or error > 1e-3
 
 
 @pytest.mark.parametrize(("world", "case"), REDUCED)
-def test_one_reduction_of_every_bucket_per_update(measured: Measured, world: int, case: Case) -> None:
+def test_one_reduction_of_every_bucket_per_update(measured: Worlds, world: int, case: Case) -> None:
     for results in measured[world]:
         result = results[case.name]
         buckets = result["buckets"]
@@ -81,17 +85,16 @@ def test_one_reduction_of_every_bucket_per_update(measured: Measured, world: int
         assert set(result["bytes"]) == {result["gradient_bytes"]}
 
 
-@pytest.mark.parametrize("samples", EVALUATED)
-@pytest.mark.parametrize("world", WORLDS)
-def test_evaluation_counts_every_sample_once(measured: Measured, world: int, samples: int) -> None:
+@pytest.mark.parametrize(("world", "samples"), on_worlds(lambda world: EVALUATED))
+def test_evaluation_counts_every_sample_once(measured: Worlds, world: int, samples: int) -> None:
     numbers = range(samples)
     weighted = sum(number * ((number + 1) % 3) for number in numbers) / sum((number + 1) % 3 for number in numbers)
     for results in measured[world]:
         assert results["evaluated"][str(samples)] == {"number": (samples - 1) / 2, "weighted": weighted}
 
 
-@pytest.mark.parametrize(("world", "name"), [(w, n) for w in WORLDS[1:] for n in ("K=1", "K=4", "K=7")])
-def test_the_count_sees_reductions_that_are_not_held_back(measured: Measured, world: int, name: str) -> None:
+@pytest.mark.parametrize(("world", "name"), on_worlds(lambda world: ("K=1", "K=4", "K=7"), WORLDS[1:]))
+def test_the_count_sees_reductions_that_are_not_held_back(measured: Worlds, world: int, name: str) -> None:
     steps = int(name[2:])
     for results in measured[world]:
         result = results[f"{name}/samples/one/joint"]

@@ -176,7 +176,7 @@ def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
     ("method", "number"),
     [
         ("torchrun", signal.SIGINT),
-        ("accelerate", signal.SIGTERM),
+        slow("accelerate", signal.SIGTERM),
         slow("torchrun", signal.SIGTERM),
         slow("torchrun", signal.SIGHUP),
         slow("accelerate", signal.SIGINT),
@@ -305,6 +305,7 @@ def test_a_terminal_that_knows_ascii_alone_is_enough(runs: Path) -> None:
     assert "16 = 2 ? 2 micro-steps" in done.stdout
 
 
+@pytest.mark.long
 def test_an_agent_that_is_killed_is_said(runs: Path) -> None:
     started = Started(runs, "hang", "launch.restarts=0")
     worker = os.pidfd_open(started.worker)

@@ -20,6 +20,7 @@ def run(runs: Path, task: str, *overrides: str) -> tuple[int, str, list[dict[str
     return done.returncode, done.stderr, [json.loads(row) for row in rows]
 
 
+@pytest.mark.long
 def test_a_rank_without_samples_harms_no_window(tmp_path: Path) -> None:
     """The tail has two samples, so that one of the two ranks has none of its own."""
     code, stderr, rows = run(tmp_path, "Contrast", "train.updates=4")

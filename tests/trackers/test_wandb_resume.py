@@ -67,6 +67,7 @@ def sync(folder: Path, server: WandbServer) -> subprocess.CompletedProcess[str]:
     return launcher("sync", str(folder / "it"), env=online(server))
 
 
+@pytest.mark.long
 def test_an_offline_run_that_was_killed_goes_on_as_one_run_and_is_uploaded_once(
     tmp_path: Path, server: WandbServer
 ) -> None:
