@@ -37,6 +37,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.overhead --write
 	$(BIN)/python -m benchmarks.editions --write
+	$(BIN)/python -m benchmarks.checkpoints --write
 
 schema: $(INSTALLED)
 	$(BIN)/python -m launcher schema > recipes/recipe.schema.json
