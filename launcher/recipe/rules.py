@@ -183,6 +183,12 @@ def _elastic_keeps_its_batch(recipe: Recipe) -> Iterator[Mistake]:
             f"{recipe.launch.machines} needs batch.global: without it the batch would follow from the machines",
             "Give batch.global instead of batch.accumulation",
         )
+    if recipe.launch.elastic and None not in (recipe.batch.global_, recipe.batch.micro, recipe.batch.accumulation):
+        yield Mistake(
+            "batch.accumulation",
+            f"cannot be the same on {recipe.launch.machines} machines",
+            "Delete it: it follows from batch.global and batch.micro",
+        )
 
 
 def _elastic_trains_a_task(recipe: Recipe) -> Iterator[Mistake]:

@@ -66,7 +66,7 @@ class Node:
 
 @contextmanager
 def present(run: RunDirectory) -> Iterator[Node]:
-    """Be one of the launchers of a run. The others see it once it is locked, and no more when this process has ended."""
+    """Be one of the launchers of a run: the others see its file once it is locked, and until this process ends."""
     run.nodes.mkdir(exist_ok=True)
     name = uuid4().hex[:12]
     path = run.nodes / name

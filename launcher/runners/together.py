@@ -17,7 +17,8 @@ from launcher.words import plural
 
 LOOK = 0.2  # seconds between two looks at the other launchers
 _SETTLE = 1.0  # seconds in which nobody comes or goes before a round begins: machines often come together
-_LATE = 5.0  # seconds that the agents of a round may end apart when nobody stopped them
+_APART = 3.0  # seconds that the agents of a round may end apart when it fails; each has yet to say what it knows
+_BROKEN = 60.0  # seconds after which an agent that runs on without the others, and does not notice, is killed
 _KILLED = 10.0  # seconds that other launchers get to kill what is left of a round
 
 
@@ -114,8 +115,8 @@ class SharedRun:
         self._together = together
         self._grace = grace
         self._others = {name: state for name, state in together.seen().items() if name in together.round[1:]}
-        self._stopping = self._over = False
-        self._broken_at = self._ended_at = float("inf")
+        self._stopping = False
+        self._broken_at = self._ended_at = self._over_at = float("inf")
         self.lost: list[str] = []
 
     def wait(self, seconds: float) -> int | None:
@@ -124,16 +125,16 @@ class SharedRun:
         running = self._look()
         now = time.monotonic()
         if code is None:
-            if self.lost or now - self._broken_at > _LATE:
+            if self.lost or now - self._broken_at > _BROKEN:
                 self.kill()
             return None
         if not running:
             return code
-        if self._ended_at == float("inf"):
-            self._ended_at = now
-        if (code and not self._stopping) or now - self._ended_at > self._grace:
+        self._ended_at = min(self._ended_at, now)
+        failed = code != 0 and not self._stopping
+        if now - self._ended_at > (_APART if failed else self._grace):
             self._tell_over()
-        if now - self._ended_at > (_KILLED if self._over else self._grace + _KILLED):
+        if now - self._over_at > _KILLED:
             return code
         time.sleep(seconds)
         return None
@@ -163,6 +164,6 @@ class SharedRun:
         return bool(running)
 
     def _tell_over(self) -> None:
-        if not self._over:
-            self._over = True
+        if self._over_at == float("inf"):
+            self._over_at = time.monotonic()
             Round(self._number).publish(self._run)
