@@ -102,6 +102,8 @@ class _Launcher:
         self._console = console
         self._recipe = request.plan.recipe
         self._launch = request.plan.recipe.launch
+        grace, heartbeat = self._launch.grace, self._recipe.guard.heartbeat
+        self._follower = Follower(run, me, signals, self._spec_to_follow, grace, heartbeat)
 
     def lead(self, taken_over: bool) -> _Ended:
         """Lead the run, whose directory is held, until it ends or a signal ends this launcher."""
@@ -160,8 +162,7 @@ class _Launcher:
 
     def follow(self) -> int | None:
         """Take part while another launcher leads; the exit code, or None when this one is to lead."""
-        grace, heartbeat = self._launch.grace, self._recipe.guard.heartbeat
-        code = Follower(self._run, self._me, self._signals, self._spec_to_follow, grace, heartbeat).follow()
+        code = self._follower.follow()
         if self._signals.received:
             ended = self._left(self._request.plan)
             self._console.print(f"{ended.outcome.status.state}: this machine takes no part any more")
