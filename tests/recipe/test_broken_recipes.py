@@ -507,7 +507,8 @@ optimizer: {momentum: 0.9}
 schedule: {warm_up: 10}
 """,
         (
-            'command line: launch.nodes: must be a whole number from 1 to 65536 or a range of them, such as "1:4", not 0.',
+            "command line: launch.nodes: must be a whole number from 1 to 65536 or a range of them, such as "
+            '"1:4", not 0.',
             f"recipe.yaml:1: name: {NAME}, not 'my digits'.",
             "recipe.yaml:2: task.entry: /task.py has no class Digit. Did you mean Digits?",
             "recipe.yaml:3: batch: two of global, micro and accumulation are needed, and only global is given. "

@@ -1,4 +1,7 @@
-"""The launches of the shipped recipes, and of an elastic one, as text, to be compared; `python -m tests.recipes.golden` writes them anew."""
+"""The launches of the shipped recipes, and of an elastic one, as text to be compared.
+
+`python -m tests.recipes.golden` writes them anew.
+"""
 
 from __future__ import annotations
 
