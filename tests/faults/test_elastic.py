@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from launcher.linux import descendants_of
 from launcher.plan.order import sample_order
 from tests.faults.table import Kind
 from tests.processes import ROOT, clean_environment, launcher, processes_with
+from tests.wandb_files import read_offline_runs
 
 ELASTIC = "tests/tasks/elastic.yaml"
 UPDATES, EVERY, BATCH = 300, 10, 22
+OFFLINE = ("tracking.wandb.mode=offline",)
 ALIKE = ("model.safetensors", "optimizer.safetensors")
 PATIENCE = 90.0
 Recovered = Callable[[float], None]
@@ -53,8 +56,14 @@ class Machine:
         """As when the power fails: the launcher and all that it has started are gone at once."""
         pids = [self.process.pid, *descendants_of(self.process.pid)]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has died with the one before
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+    def worker(self) -> int:
+        """The process of its rank."""
+        (found,) = [pid for pid in descendants_of(self.process.pid) if _runs(pid, "launcher.worker.entry")]
+        return found
 
     def ends(self) -> int:
         return self.process.wait(PATIENCE)
@@ -104,6 +113,13 @@ class Site:
             assert time.monotonic() < deadline, self._all_told()
             time.sleep(0.05)
 
+    def says(self, machine: Machine, text: str) -> None:
+        """Wait for a machine to say something."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in machine.told:
+            assert time.monotonic() < deadline, self._all_told()
+            time.sleep(0.05)
+
     def check(self) -> None:
         """Each update was made once, with the recipe's batch, and the bits are those of one undisturbed machine."""
         rows = self.rows()
@@ -120,6 +136,10 @@ class Site:
 
     def _all_told(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.runs.glob("machine_*.txt")))
+
+
+def _runs(pid: int, module: str) -> bool:
+    return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 @pytest.fixture
@@ -172,12 +192,12 @@ def test_machines_come_and_go(site: Site, recovered: Recovered) -> None:
     Kind.WORLD,
     "the machine that leads an elastic run is lost",
     by="SIGKILL of its launcher and all its processes at once",
-    outcome="another machine leads, from the last checkpoint; the same bits in the end",
+    outcome="another machine leads, from the last checkpoint; the same bits in the end, one W&B run, each update once",
 )
 def test_another_machine_leads_when_the_leader_dies(site: Site, recovered: Recovered) -> None:
-    first = site.machine()
+    first = site.machine(*OFFLINE, WANDB_MODE="online")
     site.reaches(world=1)
-    second = site.machine()
+    second = site.machine(*OFFLINE, WANDB_MODE="online")
     site.reaches(world=2)
     since, saved = time.monotonic(), site.checkpoint()
     first.dies()
@@ -186,6 +206,34 @@ def test_another_machine_leads_when_the_leader_dies(site: Site, recovered: Recov
     assert "the launcher that led the run is gone: this one leads it now" in second.told
     site.hurry()
     assert second.ends() == 0
+    site.check()
+    logged = read_offline_runs(site.runs / "it")
+    assert len({launch.id for launch in logged}) == 1
+    steps = [row["train/global_step"] for launch in logged for row in launch.rows()]
+    assert steps == list(range(1, UPDATES + 1))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.fault(
+    Kind.WORLD,
+    "a rank on another machine than the leader's hangs",
+    by="SIGSTOP of its process",
+    outcome="the launcher of its machine finds it, the leader names it, and both go on from the last checkpoint",
+)
+def test_a_rank_that_hangs_is_found_by_the_launcher_of_its_machine(site: Site, recovered: Recovered) -> None:
+    settings = ("guard.heartbeat=2", "launch.nodes=2:4")
+    first, second = site.machine(*settings), site.machine(*settings)
+    made = len(site.reaches(world=2))
+    site.saved(after=made)
+    leader, other = (second, first) if "joined: " in first.told else (first, second)
+    since, saved = time.monotonic(), site.checkpoint()
+    os.kill(other.worker(), signal.SIGSTOP)
+    site.says(leader, "Hang: no sign of life for 2 s: its process was stopped")
+    site.reaches(world=2, after=saved + EVERY)
+    recovered(time.monotonic() - since)
+    site.hurry()
+    assert [machine.ends() for machine in (first, second)] == [0, 0]
     site.check()
 
 

@@ -170,5 +170,6 @@ def test_the_plan_shows_the_worlds_and_the_dry_run_what_is_started(tmp_path: Pat
     assert "--nnodes=1:4 --rdzv-backend=c10d --rdzv-endpoint=" in shown.stdout
     assert "--rdzv-id=it" in shown.stdout
     planned = launcher("plan", str(ELASTIC))
+    assert "(1 machine × 1; up to 4 may come and go, and the global batch stays)" in " ".join(planned.stdout.split())
     rows = planned.stdout.partition("On other numbers of ranks")[2].splitlines()[2:6]
     assert [row.split()[:2] for row in rows] == [[str(world), "22"] for world in (1, 2, 3, 4)]
