@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -142,19 +143,25 @@ def test_what_the_leader_tells_is_forgotten_with_it(tmp_path: Path) -> None:
 
 
 def test_processes_of_another_machine_are_not_looked_at(tmp_path: Path) -> None:
-    """This process, which lives and beats no more, is no rank of this machine; but how far it is counts."""
+    """But how far their ranks are is: both stall, and theirs is the one that is behind."""
     run = RunDirectory(tmp_path)
-    BeatFile(run, 0).write(Beat(0, os.getpid(), 1, 1, 3, "computing", 0.5, "theirs"))
-    watch = Watch(run, Limits(heartbeat=2), "ours")
-    watch.hanging()
-    assert watch.processes() == []
+    ours, theirs = os.getpid(), os.getppid()
+    BeatFile(run, 0).write(Beat(0, ours, 1, 1, 3, "computed", 1.0, "ours"))
+    BeatFile(run, 1).write(Beat(1, theirs, 1, 1, 3, "computing", 0.5, "theirs"))
+    watch = Watch(run, Limits(heartbeat=30, stall=0.5), "ours")
+    deadline = time.monotonic() + 20
+    while (culprit := watch.hanging()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert culprit.rank == 1
+    assert watch.processes() == [ours]
 
 
 def test_what_the_agents_of_all_machines_saw_is_put_together(tmp_path: Path) -> None:
     """The record of a rank that lost its peers, of one machine, is not the cause: the death on the other is."""
     run = RunDirectory(tmp_path)
-    AgentRecord((WorkerDeath(0, 1),)).write(run)
     AgentRecord((WorkerDeath(1, -9),)).write(run)
+    AgentRecord((WorkerDeath(0, 1),)).write(run)
     FailureRecord(0, 5, "RuntimeError", "Connection closed by peer", 3).write(run)
     assert read_failures(run).first() == WorkerDeath(1, -9)
 
