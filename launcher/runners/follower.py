@@ -47,10 +47,13 @@ class Follower:
 
     def follow(self) -> int | None:
         """Take part until the run has ended, with its exit code; None when nobody leads, or a signal came for us."""
-        while not self._signals.received and is_held(self._run):
+        while not self._signals.received:
+            led = is_held(self._run)  # looked at first: who leads tells the end before it lets go
             told = Round.read(self._run)
             if told is not None and told.exit_code is not None:
                 return told.exit_code
+            if not led:
+                return None
             if told is not None and self._me.name in told.nodes and told.number > self._last:
                 self._take_part(told)
             else:

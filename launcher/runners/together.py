@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from launcher.errors import LauncherError
 from launcher.recipe.node_range import NodeRange
@@ -156,9 +157,13 @@ class SharedRun:
     def _look(self) -> bool:
         """Note who has died or ended; whether another machine still runs its part."""
         seen = self._together.seen()
-        for name in [name for name in self._others if name not in seen]:
-            self.lost.append(self._others.pop(name).process)
-        running = [name for name in self._others if seen[name].ended < self._number]
+        for name, state in self._others.items():
+            if name in seen:
+                self._others[name] = seen[name]
+            elif state.ended < self._number and not state.leaving:  # who leaves is gone when its part has ended
+                self.lost.append(state.process)
+                self._others[name] = replace(state, ended=self._number)
+        running = [name for name in self._others if name in seen and seen[name].ended < self._number]
         if len(running) < len(self._others) and not self._stopping:
             self._broken_at = min(self._broken_at, time.monotonic())
         return bool(running)

@@ -273,15 +273,17 @@ def test_a_machine_that_is_told_to_stop_leaves_the_rest(site: Site, leader: bool
     outcome="it ends on all machines after the tries that bring it no further",
 )
 def test_a_run_that_gets_no_further_ends_on_all_machines(site: Site) -> None:
-    """The last checkpoint is that of update 10; a sample of update 15 kills the rank that meets it."""
+    """The last checkpoint is that of update 4; a sample of update 6 kills the rank that meets it."""
     site.hurry()
-    poison = sample_order(np.array([0]), length=150, seed=0, epoch=2)[0]  # the first of update 15, in the third epoch
-    settings = ("launch.nodes=2:4", "launch.restarts=1")
+    poison = sample_order(np.array([5 * BATCH]), length=150, seed=0, epoch=0)[0]
+    settings = ("launch.nodes=2:4", "launch.restarts=1", "checkpoint.every=2")
     machines = [site.machine(*settings, POISON=str(poison)) for _ in range(2)]
     assert [machine.ends() for machine in machines] == [3, 3]
     (leader,) = [machine for machine in machines if "joined: " not in machine.told]
+    (other,) = [machine for machine in machines if machine is not leader]
+    assert "leads it now" not in other.told
     assert leader.told.count("was killed by SIGKILL") == 2
-    assert leader.told.count("going on after update 10 (tries left without progress: 0)") == 1
+    assert leader.told.count("going on after update 4 (tries left without progress: 0)") == 1
 
 
 @pytest.mark.long
