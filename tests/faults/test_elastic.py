@@ -296,17 +296,18 @@ def test_machines_that_are_too_few_wait_and_then_end(site: Site) -> None:
 
 @pytest.mark.long
 def test_only_the_same_elastic_run_is_joined(site: Site) -> None:
-    first = site.machine()
+    room = "train.virtual_ranks=8"  # for two ranks on each of four machines
+    first = site.machine(room)
     site.reaches(world=1)
     for setting, said in (
         ("optimizer.lr=0.02", "optimizer.lr: the run was begun with 0.01, not 0.02"),
         ("launch.nodes=1:3", "launch.nodes: the run has 1:4, not 1:3"),
         ("launch.nproc_per_node=2", "launch.nproc_per_node: the run has 1, not 2"),
     ):
-        other = site.machine(setting)
+        other = site.machine(room, setting)
         assert other.ends() == 2
         assert said in other.told
-    fixed = site.machine("launch.nodes=1")
+    fixed = site.machine(room, "launch.nodes=1")
     assert fixed.ends() == 73
     first.process.send_signal(signal.SIGTERM)
     assert first.ends() == 75
