@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from launcher.errors import LauncherError
 from launcher.launch.spec import LaunchSpec
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import is_held
@@ -14,6 +15,12 @@ from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, end_hanging
 from launcher.runners.together import LOOK
 from launcher.runners.watch import Limits, Watch
+
+_LEFT_OUT = 60.0  # seconds that a round may go on when the part of this machine has ended
+
+
+class LeftOutError(LauncherError):
+    """This machine cannot take part in the run."""
 
 
 class Follower:
@@ -44,9 +51,14 @@ class Follower:
         self._grace = grace
         self._limits = Limits(heartbeat=heartbeat)
         self._last = 0
+        self._ended_at = float("inf")
 
     def follow(self) -> int | None:
-        """Take part until the run has ended, with its exit code; None when nobody leads, or a signal came for us."""
+        """Take part until the run has ended, with its exit code; None when nobody leads, or a signal came for us.
+
+        Raises:
+            LeftOutError: the others go on without this machine, whose part has failed.
+        """
         while not self._signals.received:
             led = is_held(self._run)  # looked at first: who leads tells the end before it lets go
             told = Round.read(self._run)
@@ -56,6 +68,10 @@ class Follower:
                 return None
             if told is not None and self._me.name in told.nodes and told.number > self._last:
                 self._take_part(told)
+            elif told is not None and self._me.name in told.nodes and time.monotonic() - self._ended_at > _LEFT_OUT:
+                raise LeftOutError(
+                    f"This machine's part of the run has failed, and the others go on. Its log: {self._run.agent_log}"
+                )
             else:
                 time.sleep(LOOK)
         return None
@@ -77,7 +93,7 @@ class Follower:
                     end_hanging(handle, self._run, culprit, watch.processes())
         finally:
             handle.close()
-            self._last = round_.number
+            self._last, self._ended_at = round_.number, time.monotonic()
             self._me.has_ended(round_.number)
 
     def _is_over(self, round_: Round) -> bool:

@@ -19,7 +19,6 @@ from launcher.words import plural
 LOOK = 0.2  # seconds between two looks at the other launchers
 _SETTLE = 1.0  # seconds in which nobody comes or goes before a round begins: machines often come together
 _APART = 3.0  # seconds that the agents of a round may end apart when it fails; each has yet to say what it knows
-_BROKEN = 60.0  # seconds after which an agent that runs on without the others, and does not notice, is killed
 _KILLED = 10.0  # seconds that other launchers get to kill what is left of a round
 
 
@@ -117,7 +116,7 @@ class SharedRun:
         self._grace = grace
         self._others = {name: state for name, state in together.seen().items() if name in together.round[1:]}
         self._stopping = False
-        self._broken_at = self._ended_at = self._over_at = float("inf")
+        self._ended_at = self._over_at = float("inf")
         self.lost: list[str] = []
 
     def wait(self, seconds: float) -> int | None:
@@ -126,7 +125,7 @@ class SharedRun:
         running = self._look()
         now = time.monotonic()
         if code is None:
-            if self.lost or now - self._broken_at > _BROKEN:
+            if self.lost:
                 self.kill()
             return None
         if not running:
@@ -163,10 +162,7 @@ class SharedRun:
             elif state.ended < self._number and not state.leaving:  # who leaves is gone when its part has ended
                 self.lost.append(state.process)
                 self._others[name] = replace(state, ended=self._number)
-        running = [name for name in self._others if name in seen and seen[name].ended < self._number]
-        if len(running) < len(self._others) and not self._stopping:
-            self._broken_at = min(self._broken_at, time.monotonic())
-        return bool(running)
+        return any(name in seen and seen[name].ended < self._number for name in self._others)
 
     def _tell_over(self) -> None:
         if self._over_at == float("inf"):
