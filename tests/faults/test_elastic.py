@@ -62,7 +62,7 @@ class Machine:
 
     def worker(self) -> int:
         """The process of its rank."""
-        (found,) = [pid for pid in descendants_of(self.process.pid) if _runs(pid, "launcher.worker.entry")]
+        (found,) = [pid for pid in descendants_of(self.process.pid) if _is_worker(pid)]
         return found
 
     def ends(self) -> int:
@@ -138,8 +138,9 @@ class Site:
         return "\n".join(path.read_text() for path in sorted(self.runs.glob("machine_*.txt")))
 
 
-def _runs(pid: int, module: str) -> bool:
-    return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+def _is_worker(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b"launcher.worker.entry" in words and b"launcher.worker.agent" not in words
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ def test_another_machine_leads_when_the_leader_dies(site: Site, recovered: Recov
     assert second.ends() == 0
     site.check()
     logged = read_offline_runs(site.runs / "it")
-    assert len({launch.id for launch in logged}) == 1
+    assert len({launch.id for launch in logged if launch.history}) == 1  # W&B's own process may have written nothing
     steps = [row["train/global_step"] for launch in logged for row in launch.rows()]
     assert steps == list(range(1, UPDATES + 1))
 
