@@ -29,11 +29,11 @@ def plan(
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
     from launcher.plan.editions import compare_editions
-    from launcher.plan.worlds import compare_worlds
+    from launcher.plan.worlds import compare_worlds, possible_worlds
 
     request = read_request(recipe, overrides or [])
     plan = request.plan
-    worlds = compare_worlds(plan.recipe, world or [])
+    worlds = compare_worlds(plan.recipe, world or possible_worlds(plan.recipe, plan.topology))
     editions = compare_editions(plan.recipe.multitask, plan.topology.world_size, request.written)
     spec = preview(request)
     if as_json:

@@ -36,9 +36,11 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[Editio
     """
     console = lasting_console()
     topology = plan.topology
+    launch = plan.recipe.launch
+    more = f"; up to {launch.machines.most} may come and go, and the global batch stays" if launch.elastic else ""
     console.print(
         f"[bold]{plan.recipe.name}[/bold]: {plural(topology.world_size, 'rank')} on {topology.device} "
-        f"({plural(topology.nodes, 'machine')} × {topology.nproc_per_node}), by {plan.recipe.launch.method}"
+        f"({plural(topology.nodes, 'machine')} × {topology.nproc_per_node}{more}), by {launch.method}"
     )
     sections = [
         ("Batch", _grid(batch_lines(plan))),

@@ -9,13 +9,18 @@ from pathlib import Path
 from launcher.cli.request import Request
 from launcher.launch.build import build_launch
 from launcher.launch.spec import LaunchSpec
+from launcher.launch.torchrun import RENDEZVOUS_PORT, Meeting
 from launcher.rundir.layout import RunDirectory
+from launcher.runners.address import own_address
 from launcher.runners.new_run import fresh_id
 
 
 def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec | None:
     """The launch of a request in a directory that is not there yet; None for several machines, not in this version."""
-    if request.plan.topology.nodes > 1:
+    launch = request.plan.recipe.launch
+    if request.plan.topology.nodes > 1 and not launch.elastic:
         return None
     name = fresh_id(request.plan.recipe.name, datetime.now()) if run_id is None else run_id
-    return build_launch(request.plan, RunDirectory((runs / name).absolute()), request.machine, os.environ)
+    run = RunDirectory((runs / name).absolute())
+    meeting = Meeting(f"{own_address()}:{RENDEZVOUS_PORT}", name, launch.machines) if launch.elastic else None
+    return build_launch(request.plan, run, request.machine, os.environ, meeting=meeting)

@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, choose_topology, this_machine
+from launcher.plan.worlds import refuse_impossible_worlds
 from launcher.recipe.load import LoadedRecipe, load_recipe
 from launcher.recipe.task_code import batchnorm_uses
 from launcher.recipe.task_methods import written_methods
@@ -48,6 +49,7 @@ def read_request(path: Path, overrides: Sequence[str]) -> Request:
         topology = choose_topology(loaded.recipe.launch, machine)
         written = written_methods(loaded.recipe)
         plan = make_plan(loaded.recipe, topology, batchnorm_uses(loaded.recipe), unread_task=written is None)
+        refuse_impossible_worlds(loaded.recipe, topology)
     except RequestError as error:
         raise error.located({"": str(path), **loaded.marks}) from None
     return Request(loaded, machine, plan, written)

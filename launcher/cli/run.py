@@ -45,6 +45,8 @@ def run(
     if dry_run:
         typer.echo(spec.as_shell())
         return
+    from launcher.cli.run_elastic import run_elastic
     from launcher.cli.run_here import RunChoice, run_here
 
-    raise typer.Exit(run_here(request, RunChoice(runs, run_id, resume is Resume.AUTO, fork)))
+    start = run_elastic if request.plan.recipe.launch.elastic else run_here
+    raise typer.Exit(start(request, RunChoice(runs, run_id, resume is Resume.AUTO, fork)))

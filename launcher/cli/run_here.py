@@ -63,11 +63,7 @@ def run_here(request: Request, choice: RunChoice) -> int:
         NoCheckpointError: the run cannot go on.
     """
     plan = request.plan
-    run_id = choice.run_id
-    if run_id is None and choice.resume:
-        run_id = unfinished_run(choice.runs, plan.recipe.name)
-    name = fresh_id(plan.recipe.name, datetime.now()) if run_id is None else run_id
-    run = create_run_directory(choice.runs, name, fresh=run_id is None)
+    run = chosen_directory(choice, plan.recipe.name)
     with held(run):
         console = lasting_console(soft_wrap=True)
         resumed = choice.resume and has_begun(run)
@@ -76,15 +72,24 @@ def run_here(request: Request, choice: RunChoice) -> int:
             return ExitCode.DONE
         if not resumed:
             refuse_used(run)
-        _announce(console, plan, run)
+        announce(console, plan, run)
         if resumed:
             update = take_up(run, plan, fork=choice.fork, say=console.print)
             console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
         take_over(run)
         began = monotonic()
         outcome, display = _to_its_end(request, run, console)
-        _conclude(console, plan, run, outcome, display, monotonic() - began)
+        conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
+
+
+def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
+    """The directory of the run that a command is about, which is there now."""
+    run_id = choice.run_id
+    if run_id is None and choice.resume:
+        run_id = unfinished_run(choice.runs, recipe_name)
+    name = fresh_id(recipe_name, datetime.now()) if run_id is None else run_id
+    return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
 def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[Outcome, Display]:
@@ -107,14 +112,21 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
         console.print(f"going on after update {update:,} (tries left without progress: {left})")
 
 
-def _announce(console: Console, plan: Plan, run: RunDirectory) -> None:
-    console.print(
-        f"{plan.recipe.name}: {plural(plan.topology.world_size, 'rank')} on {plan.topology.device}, "
-        f"effective global batch {effective_batch(plan)}"
-    )
+def announce(console: Console, plan: Plan, run: RunDirectory) -> None:
+    """Say what will run, where, and what to look out for."""
+    announce_world(console, plan)
     for warning in plan.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     console.print(f"run: {shown_path(run.path)}")
+
+
+def announce_world(console: Console, plan: Plan) -> None:
+    """Say how many ranks there are, and what batch they make."""
+    machines = f" of {plural(plan.topology.nodes, 'machine')}" if plan.recipe.launch.elastic else ""
+    console.print(
+        f"{plan.recipe.name}: {plural(plan.topology.world_size, 'rank')}{machines} on {plan.topology.device}, "
+        f"effective global batch {effective_batch(plan)}"
+    )
 
 
 def effective_batch(plan: Plan) -> str:
@@ -128,9 +140,10 @@ def effective_batch(plan: Plan) -> str:
     return f"{grown}{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
 
 
-def _conclude(
+def conclude(
     console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display, seconds: float
 ) -> None:
+    """Say how a run ended, and write its report."""
     status = outcome.status
     console.file.flush()
     say_cause(outcome)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from launcher.launch.accelerate import accelerate_arguments, accelerate_config
 from launcher.launch.environ import launch_environment
 from launcher.launch.spec import LaunchSpec
-from launcher.launch.torchrun import torchrun_arguments
+from launcher.launch.torchrun import Meeting, torchrun_arguments
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
 from launcher.recipe.dump import recipe_to_yaml
@@ -24,6 +24,7 @@ def build_launch(
     inherited: Mapping[str, str],
     python: str = sys.executable,
     worker_arguments: Sequence[str] = (),
+    meeting: Meeting | None = None,
 ) -> LaunchSpec:
     """The launch of a plan on one machine. Pure: it writes and starts nothing.
 
@@ -34,15 +35,16 @@ def build_launch(
         inherited: the environment that the launch will be added to.
         python: the interpreter to start.
         worker_arguments: what every worker is told besides.
+        meeting: where the machines of an elastic run meet; None for one machine alone.
     """
     files = {run.recipe: recipe_to_yaml(plan.recipe), run.plan: plan.to_json() + "\n"}
     if plan.recipe.launch.method == "accelerate":
         arguments = accelerate_arguments(run)
         files[run.accelerate_config] = accelerate_config(plan)
     else:
-        arguments = torchrun_arguments(plan.topology, run)
+        arguments = torchrun_arguments(plan.topology, run, meeting)
     return LaunchSpec(
         argv=(python, "-m", AGENT_MODULE, *arguments, *worker_arguments),
-        env=launch_environment(plan, run, machine, inherited),
+        env=launch_environment(plan, run, machine, inherited, meeting.node if meeting else ""),
         files=files,
     )

@@ -10,7 +10,9 @@ from launcher.plan.topology import Machine
 from launcher.rundir.layout import RunDirectory
 
 
-def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str]) -> dict[str, str]:
+def launch_environment(
+    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str], node: str = ""
+) -> dict[str, str]:
     """The variables that a launch adds to what it inherits.
 
     Args:
@@ -18,6 +20,7 @@ def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherite
         run: its directory.
         machine: where it runs; its cores are shared out among the ranks.
         inherited: the environment that the variables are added to; a thread count set there is kept.
+        node: the launcher of this machine, where there are several.
     """
     batch = plan.batch
     variables = {
@@ -38,6 +41,8 @@ def launch_environment(plan: Plan, run: RunDirectory, machine: Machine, inherite
         # W&B reports its use when a run ends, an offline one too, and waits for its server to take the report.
         "WANDB_ERROR_REPORTING": "false",
     }
+    if node:
+        variables["LAUNCHER_NODE"] = node
     if plan.length.updates is not None:
         variables["LAUNCHER_UPDATES"] = str(plan.length.updates)
     if plan.recipe.train.exact_ranks is not None:

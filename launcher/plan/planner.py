@@ -156,8 +156,16 @@ def with_facts(plan: Plan, *, samples: int, parameters: int) -> Plan:
     data = plan.recipe.data.model_copy(update={"samples": samples})
     model = plan.recipe.model.model_copy(update={"parameters": parameters})
     recipe = plan.recipe.model_copy(update={"data": data, "model": model})
-    replanned = make_plan(recipe, plan.topology)
-    return replanned.model_copy(update={"warnings": plan.warnings})
+    return plan_again(plan.model_copy(update={"recipe": recipe}), plan.topology)
+
+
+def plan_again(plan: Plan, topology: Topology) -> Plan:
+    """The plan of the same recipe for other processes, with the warnings that were given.
+
+    Raises:
+        RequestError: the recipe cannot be planned for them.
+    """
+    return make_plan(plan.recipe, topology).model_copy(update={"warnings": plan.warnings})
 
 
 def _reduction(parameters: int | None, batch: BatchPlan, virtual_ranks: int | None) -> ReductionPlan | None:

@@ -24,7 +24,10 @@ class Machine:
 
 
 class Topology(BaseModel):
-    """The processes of a job: `nodes` machines with `nproc_per_node` ranks each, all on one kind of device."""
+    """The processes of a job: `nodes` machines with `nproc_per_node` ranks each, all on one kind of device.
+
+    Those of an elastic job are the ones that it has for the time being.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +39,10 @@ class Topology(BaseModel):
     def world_size(self) -> int:
         """Number of data-parallel ranks, W."""
         return self.nodes * self.nproc_per_node
+
+    def with_nodes(self, nodes: int) -> Topology:
+        """The same on another number of machines."""
+        return self.model_copy(update={"nodes": nodes})
 
 
 def this_machine() -> Machine:
@@ -50,7 +57,7 @@ def this_machine() -> Machine:
 
 
 def choose_topology(launch: LaunchSection, machine: Machine) -> Topology:
-    """The processes that a recipe asks for, on the machine that it gets.
+    """The processes that a recipe asks for, on the machine that it gets; of an elastic one, the fewest.
 
     Raises:
         RequestError: more ranks on GPUs than the machine has GPUs, or GPUs where there are none.
@@ -70,4 +77,4 @@ def choose_topology(launch: LaunchSection, machine: Machine) -> Topology:
                 )
             ]
         )
-    return Topology(nodes=launch.nodes, nproc_per_node=processes, device=device)
+    return Topology(nodes=launch.machines.least, nproc_per_node=processes, device=device)

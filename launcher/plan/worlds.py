@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.errors import RequestError
+from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import make_plan
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
@@ -37,6 +37,40 @@ class WorldRow:
 def compare_worlds(recipe: Recipe, worlds: Sequence[int]) -> list[WorldRow]:
     """One row for each number of ranks."""
     return [_row(recipe, world_size) for world_size in worlds]
+
+
+def possible_worlds(recipe: Recipe, topology: Topology) -> list[int]:
+    """The numbers of ranks that an elastic recipe may come to have, one for each number of machines; else none."""
+    machines = recipe.launch.machines
+    if not recipe.launch.elastic:
+        return []
+    return [topology.with_nodes(nodes).world_size for nodes in range(machines.least, machines.most + 1)]
+
+
+def refuse_impossible_worlds(recipe: Recipe, topology: Topology) -> None:
+    """Refuse an elastic recipe that could come to have machines on which it cannot be planned.
+
+    Args:
+        recipe: the recipe.
+        topology: the processes on the fewest machines, with which it can be planned.
+
+    Raises:
+        RequestError: there is such a number of machines, with the range that works.
+    """
+    machines = recipe.launch.machines
+    for nodes in range(machines.least + 1, machines.most + 1):
+        try:
+            make_plan(recipe, topology.with_nodes(nodes))
+        except RequestError as error:
+            raise RequestError(
+                [
+                    Mistake(
+                        "launch.nodes",
+                        f"cannot be {machines}: with {nodes} machines, {error.mistakes[0].wrong}",
+                        f"Set launch.nodes={machines.least}:{nodes - 1}",
+                    )
+                ]
+            ) from None
 
 
 def _row(recipe: Recipe, world_size: int) -> WorldRow:

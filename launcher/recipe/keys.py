@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import Any
 
-from launcher.recipe.schema import ENTRY, NAME, recipe_json_schema
+from launcher.recipe.schema import ENTRY, NAME, NODES, recipe_json_schema
 
 # The names that other launchers and trainers have for these keys.
 OTHER_WORDS = {
@@ -139,6 +139,7 @@ FAR = 10**6  # a bound from here on only keeps arithmetic from overflowing: it i
 _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _EXPECTED_TEXT = {
     ENTRY: "file.py:Class or package.module:Class",
+    NODES: 'a range of them, such as "1:4"',
     NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
 }
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from launcher.recipe.node_range import NodeRange
+
 Count = Annotated[int, Field(ge=1, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -13,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 # A name becomes part of paths, job names and dashboards: nothing that a shell or a file system could take apart.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
+NODES = r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$"
 ENTRY = r"^(.+\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*):[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -237,7 +240,9 @@ class LaunchSection(Section):
     """What starts the workers, and how many."""
 
     method: Literal["torchrun", "accelerate"] = Field(default="torchrun", description="What starts the workers.")
-    nodes: Annotated[int, Field(ge=1, le=65536)] = Field(default=1, description="Machines.")
+    nodes: Annotated[int, Field(ge=1, le=65536)] | Annotated[str, Field(pattern=NODES)] = Field(
+        default=1, description='Machines; "1:4" for a run that goes on while they come and go, with 1 to 4 of them.'
+    )
     nproc_per_node: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         default="auto", description="Processes per machine; auto is one per GPU, or one on a machine without."
     )
@@ -250,6 +255,16 @@ class LaunchSection(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to train; auto is cuda where there is a GPU."
     )
+
+    @property
+    def machines(self) -> NodeRange:
+        """How many machines there may be."""
+        return NodeRange.of(self.nodes)
+
+    @property
+    def elastic(self) -> bool:
+        """Whether machines may come and go."""
+        return isinstance(self.nodes, str)
 
 
 class CheckpointSection(Section):

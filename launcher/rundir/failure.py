@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from launcher.rundir.layout import RunDirectory, write_atomically
 
@@ -62,7 +63,7 @@ class WorkerDeath:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """What torchrun or accelerate knew when it ended, which its own exit code does not tell.
+    """What torchrun or accelerate knew when it ended, which its own exit code does not tell; of all machines together.
 
     Attributes:
         deaths: workers that ended with another code than 0.
@@ -75,7 +76,7 @@ class AgentRecord:
     def write(self, run: RunDirectory) -> None:
         """Leave the record in the run directory."""
         run.failures.mkdir(parents=True, exist_ok=True)
-        write_atomically(run.failures / "agent.json", json.dumps(asdict(self)))
+        write_atomically(run.failures / f"agent_{uuid4().hex[:8]}.json", json.dumps(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,10 @@ def _by_time(records: Iterable[FailureRecord]) -> list[FailureRecord]:
 def read_failures(run: RunDirectory) -> Failures:
     """The failure records of a run directory; none if nothing failed."""
     records = [FailureRecord(**_json(path)) for path in sorted(run.failures.glob("rank_*.json"))]
-    agent_file = run.failures / "agent.json"
-    if not agent_file.is_file():
-        return Failures(tuple(records), AgentRecord())
-    found = _json(agent_file)
-    deaths = tuple(WorkerDeath(**death) for death in found["deaths"])
-    return Failures(tuple(records), AgentRecord(deaths, found["signal"]))
+    agents = [_json(path) for path in sorted(run.failures.glob("agent_*.json"))]
+    deaths = sorted((WorkerDeath(**death) for agent in agents for death in agent["deaths"]), key=lambda one: one.rank)
+    stopped_by = max((agent["signal"] for agent in agents), default=0)
+    return Failures(tuple(records), AgentRecord(tuple(deaths), stopped_by))
 
 
 def _json(path: Path) -> dict[str, Any]:

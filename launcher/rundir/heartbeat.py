@@ -13,7 +13,7 @@ from launcher.rundir.layout import RunDirectory
 
 BEAT_SECONDS = 0.5
 STACKS = signal.SIGUSR2  # asks a rank to write the stacks of its threads to its log; it goes on after that
-_WIDTH = 192  # every beat is as long as the last: it is written over it, which a full disk does not hinder
+_WIDTH = 256  # every beat is as long as the last: it is written over it, which a full disk does not hinder
 
 Phase = Literal["computing", "computed", "evaluating", "evaluated"]
 _PHASES: tuple[Phase, ...] = ("computing", "computed", "evaluating", "evaluated")
@@ -31,6 +31,7 @@ class Beat:
         update: the update that it is in, from 1; 0 before the first.
         phase: computed and evaluated mean that it has nothing more to do until the other ranks have, too.
         share: of its micro-steps of the update that it has begun, from 0 to 1.
+        node: the launcher that started it, of several; only that one knows its process.
     """
 
     rank: int
@@ -40,6 +41,7 @@ class Beat:
     update: int
     phase: Phase
     share: float
+    node: str = ""
 
     @property
     def position(self) -> tuple[int, int, float]:

@@ -85,6 +85,16 @@ class RunDirectory:
         return self.path / ".lock"
 
     @property
+    def round(self) -> Path:
+        """How the machines of an elastic run meet, and which of them."""
+        return self.path / ".round"
+
+    @property
+    def nodes(self) -> Path:
+        """Folder of the machines of an elastic run, one file each while its launcher lives."""
+        return self.path / ".nodes"
+
+    @property
     def logs(self) -> Path:
         """Folder of the log files."""
         return self.path / "logs"

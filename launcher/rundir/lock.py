@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from launcher.errors import RunDirectoryHeldError
 from launcher.rundir.layout import RunDirectory
@@ -15,6 +15,8 @@ from launcher.rundir.layout import RunDirectory
 @contextmanager
 def held(run: RunDirectory) -> Iterator[None]:
     """Hold a run directory while a launch writes to it; the kernel lets go of it if the launch is killed.
+
+    How others could join a launch that was here before is forgotten.
 
     Raises:
         RunDirectoryHeldError: another launch holds it; the message names it.
@@ -29,7 +31,23 @@ def held(run: RunDirectory) -> Iterator[None]:
                 f"{run.path} is held by {holder}. Wait for it, stop it, or choose another --run-id."
             ) from None
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.pwrite(descriptor, this_process().encode(), 0)
+        run.round.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(run: RunDirectory) -> bool:
+    """Whether a launch holds a run directory."""
+    with suppress(FileNotFoundError), run.lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def this_process() -> str:
+    """This process, as people on other machines would look for it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"

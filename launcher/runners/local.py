@@ -8,7 +8,7 @@ import subprocess
 
 from launcher.launch.spec import LaunchSpec
 from launcher.linux import adopt_orphans, descendants_of, end_descendants, end_with_parent
-from launcher.rundir.layout import RunDirectory
+from launcher.rundir.layout import RunDirectory, write_atomically
 
 PATIENCE = 10.0  # seconds that helpers of a rank (W&B's uploader) get to end by themselves once it is gone
 
@@ -20,7 +20,7 @@ class LocalRunner:
         """Write the files of the launch and start it; its own output goes to logs/agent.log."""
         for path, text in spec.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_atomically(path, text)
         run.logs.mkdir(exist_ok=True)
         before = descendants_of(os.getpid())
         adopt_orphans()

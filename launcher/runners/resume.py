@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from launcher.errors import RequestError, RunDirectoryUnusableError
@@ -15,6 +12,7 @@ from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
 
 Say = Callable[[str], None]
@@ -68,7 +66,7 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
         run.wandb_id.unlink(missing_ok=True)
     update = checkpoint.update if checkpoint else 0
-    _cut_rows(run.metrics, update)
+    cut_rows(run.metrics, update)
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
     _put_logs_aside(run)
@@ -99,22 +97,3 @@ def _put_logs_aside(run: RunDirectory) -> None:
     launch = read_generation(run)
     for log in [*run.logs.glob("rank_*.log"), *run.logs.glob(run.agent_log.name)]:
         log.rename(log.with_name(f"{log.name}.{launch}"))
-
-
-def _cut_rows(metrics: Path, update: int) -> None:
-    """Keep the rows up to an update. The kept part stays as it is; a row that was never ended goes too."""
-    with suppress(FileNotFoundError), metrics.open("r+b") as file:
-        kept = 0
-        for line in file:
-            if not line.endswith(b"\n") or _update_of(line) > update:
-                break
-            kept += len(line)
-        file.truncate(kept)
-        os.fsync(file.fileno())
-
-
-def _update_of(line: bytes) -> float:
-    try:
-        return float(json.loads(line)["train/global_step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")

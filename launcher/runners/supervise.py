@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
@@ -61,7 +61,13 @@ class Signals:
 
 
 def supervise(
-    handle: RunHandle, run: RunDirectory, observer: Observer, signals: Signals, grace: float, watch: Watch
+    handle: RunHandle,
+    run: RunDirectory,
+    observer: Observer,
+    signals: Signals,
+    grace: float,
+    watch: Watch,
+    change: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Watch a run until it has ended and nothing of it is left.
 
@@ -74,15 +80,15 @@ def supervise(
         observer: is told what happens.
         signals: what `listening` has received, also before the run was started.
         grace: seconds from a signal to the end, beside the time of the updates until then; then the run is killed.
-
         watch: finds a rank that hangs; the run is then killed, and that rank is why.
+        change: whether the run is to stop at an update, to go on with other machines.
 
     Returns:
         How the run ended; `status.json` says it too.
     """
     progress = _Progress(run, observer)
     try:
-        code = _wait(handle, run, signals, progress, observer, grace, watch)
+        code, stopped = _wait(handle, run, signals, progress, observer, grace, watch, change)
     except BaseException:
         with suppress(OSError):
             RunStatus("interrupted", progress.update, progress.samples_seen, ExitCode.INTERRUPTED).write(run)
@@ -90,7 +96,7 @@ def supervise(
     finally:
         handle.close()
     progress.follow()
-    outcome = outcome_of(code, bool(signals.received), run, progress.update, progress.samples_seen)
+    outcome = outcome_of(code, stopped or bool(signals.received), run, progress.update, progress.samples_seen)
     with suppress(OSError):  # the outcome is told in any case
         outcome.status.write(run)
     return outcome
@@ -104,26 +110,32 @@ def _wait(
     observer: Observer,
     grace: float,
     watch: Watch,
-) -> int:
-    passed_on = 0
+    change: Callable[[], bool],
+) -> tuple[int, bool]:
+    """The exit code of the run, and whether it was asked to stop."""
+    heeded = 0
     deadline = float("inf")
     while (code := handle.wait(_TICK)) is None:
         progress.follow()
         observer.tick()
-        if len(signals.received) > passed_on and not passed_on:
-            passed_on = len(signals.received)
-            deadline = time.monotonic() + grace + UPDATES_TO_END * progress.seconds_per_update
-            first = signals.received[0]
-            handle.stop(first if first in _PASSED_ON else signal.SIGTERM)
-            observer.stopping(signal.Signals(signals.received[0]).name)
-        elif len(signals.received) > passed_on or time.monotonic() > deadline:
+        stopping = deadline < float("inf")
+        came = len(signals.received)
+        first = signals.received[0] if came > heeded == 0 else 0
+        if first or (not stopping and change()):
+            heeded = came
+            if not stopping:
+                deadline = time.monotonic() + grace + UPDATES_TO_END * progress.seconds_per_update
+                handle.stop(first if first in _PASSED_ON else signal.SIGTERM)
+            if first:
+                observer.stopping(signal.Signals(first).name)
+        elif came > heeded or time.monotonic() > deadline:
             handle.kill()
-        elif not passed_on and (culprit := watch.hanging()):
-            _end_hanging(handle, run, culprit, watch.processes())
-    return code
+        elif not stopping and (culprit := watch.hanging()):
+            end_hanging(handle, run, culprit, watch.processes())
+    return code, deadline < float("inf")
 
 
-def _end_hanging(handle: RunHandle, run: RunDirectory, culprit: FailureRecord, processes: Iterable[int]) -> None:
+def end_hanging(handle: RunHandle, run: RunDirectory, culprit: FailureRecord, processes: Iterable[int]) -> None:
     """Kill a run that hangs, with the cause on record before the other ranks can say anything of it."""
     with suppress(OSError):
         culprit.write(run)

@@ -59,10 +59,13 @@ class Watch:
     Args:
         run: the directory of the run.
         limits: when a rank counts as hanging.
+        node: this launcher, where there are several. What the processes of another machine do is for its launcher to
+            see; how far their ranks are is told here too.
     """
 
-    def __init__(self, run: RunDirectory, limits: Limits) -> None:
+    def __init__(self, run: RunDirectory, limits: Limits, node: str = "") -> None:
         self._run = run
+        self._node = node
         self._limits = limits
         self._ranks: dict[int, _Rank] = {}
         self._marks: list[tuple[int, int]] = []
@@ -76,8 +79,11 @@ class Watch:
             return None
         self._looked += since
         passed = min(since, 2 * _LOOK)
-        seen = {beat: activity for beat in read_beats(self._run) if (activity := activity_of(beat.pid))}
-        return self._silent(seen, passed) or self._stalled(list(seen), passed)
+        beats = read_beats(self._run)
+        own = (beat for beat in beats if beat.node == self._node)
+        seen = {beat: activity for beat in own if (activity := activity_of(beat.pid))}
+        others = [beat for beat in beats if beat.node != self._node]
+        return self._silent(seen, passed) or self._stalled([*seen, *others], passed)
 
     def processes(self) -> list[int]:
         """The processes of the ranks."""

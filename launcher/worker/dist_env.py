@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from launcher.errors import Mistake, RequestError
-from launcher.plan.topology import Topology
+from launcher.plan.planner import Plan, plan_again
 
 
 @dataclass(frozen=True)
@@ -17,27 +17,36 @@ class DistEnv:
         rank: among all ranks.
         local_rank: among those of this machine; the index of its GPU.
         world_size: how many ranks there are.
+        local_world_size: those of this machine.
+        node: the launcher of this machine, where there are several.
     """
 
     rank: int
     local_rank: int
     world_size: int
+    local_world_size: int = 1
+    node: str = ""
 
     @staticmethod
     def read(environ: Mapping[str, str]) -> DistEnv:
-        """From RANK, LOCAL_RANK and WORLD_SIZE; alone in the world where they are not set."""
+        """From what torchrun and the launcher set; alone in the world where they do not."""
         return DistEnv(
             rank=int(environ.get("RANK", "0")),
             local_rank=int(environ.get("LOCAL_RANK", "0")),
             world_size=int(environ.get("WORLD_SIZE", "1")),
+            local_world_size=int(environ.get("LOCAL_WORLD_SIZE", "1")),
+            node=environ.get("LAUNCHER_NODE", ""),
         )
 
-    def check(self, topology: Topology) -> None:
-        """Hold the world against the plan.
+    def held_against(self, plan: Plan) -> Plan:
+        """The plan, if it is one for this world; of an elastic run, the plan for it.
 
         Raises:
             RequestError: another number of ranks was started than was planned for.
         """
+        topology = plan.topology
+        if plan.recipe.launch.elastic and self.world_size == self._nodes * self.local_world_size:
+            return plan_again(plan, topology.model_copy(update=self._places))
         if self.world_size != topology.world_size:
             raise RequestError(
                 [
@@ -48,3 +57,12 @@ class DistEnv:
                     )
                 ]
             )
+        return plan
+
+    @property
+    def _nodes(self) -> int:
+        return self.world_size // self.local_world_size
+
+    @property
+    def _places(self) -> dict[str, int]:
+        return {"nodes": self._nodes, "nproc_per_node": self.local_world_size}

@@ -39,8 +39,8 @@ class Worker:
         A failure is recorded before anything is torn down: what the other ranks then raise comes later.
         """
         try:
-            plan = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
-            self._env.check(plan.topology)
+            found = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
+            plan = self._env.held_against(found)
             if plan.recipe.script is not None:
                 from launcher.worker.components import run_script
 

@@ -20,11 +20,13 @@ class Heart:
         run: the directory of the run.
         rank: this rank.
         progress: how far the rank is, which the training keeps up to date.
+        node: the launcher that started it, where there are several.
     """
 
-    def __init__(self, run: RunDirectory, rank: int, progress: Progress) -> None:
+    def __init__(self, run: RunDirectory, rank: int, progress: Progress, node: str = "") -> None:
         self._file = BeatFile(run, rank)
         self._rank = rank
+        self._node = node
         self._progress = progress
         self._beats = 0
         self._stopped = Event()
@@ -38,9 +40,9 @@ class Heart:
     def beat(self) -> None:
         """Beat now: what is found of a rank that stops a moment later names the right update."""
         self._beats += 1
-        progress = self._progress
+        at = self._progress
         self._file.write(
-            Beat(self._rank, os.getpid(), self._beats, progress.marks, progress.update, progress.phase, progress.share)
+            Beat(self._rank, os.getpid(), self._beats, at.marks, at.update, at.phase, at.share, self._node)
         )
 
     def stop(self) -> None:

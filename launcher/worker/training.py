@@ -8,6 +8,7 @@ import torch
 
 from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
@@ -35,7 +36,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         RequestError: the recipe says of the data or the model what is not so.
     """
     progress = Progress()
-    heart = Heart(run, env.rank, progress)
+    heart = Heart(run, env.rank, progress, env.node)
     heart.start()
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
@@ -46,6 +47,8 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         stop = StopFlag()
         checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
         first_update = checkpoint.update if checkpoint else 0
+        if env.rank == 0:
+            cut_rows(run.metrics, first_update)  # torchrun starts elastic ranks again without the launcher's doing
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
         if checkpoint:
             load_checkpoint(checkpoint, job)

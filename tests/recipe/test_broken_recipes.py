@@ -389,6 +389,40 @@ BROKEN: dict[str, Broken] = {
         f"{RECIPE}launch: {{nodes: 65536, nproc_per_node: 4096}}\n",
         "recipe.yaml:6: launch.nodes: 268,435,456 ranks are too many. A plan has 1,048,576 at most.",
     ),
+    # Machines that come and go
+    "range of machines that is none": Broken(
+        f"{RECIPE}launch: {{nodes: 0:4}}\n",
+        'recipe.yaml:6: launch.nodes: must be a whole number from 1 to 65536 or a range of them, such as "1:4", not '
+        "'0:4'.",
+    ),
+    "range of machines upside down": Broken(
+        f"{RECIPE}launch: {{nodes: 4:1}}\n",
+        'recipe.yaml:6: launch.nodes: 4:1 begins above its end. Write "1:4".',
+    ),
+    "range of machines beyond reason": Broken(
+        f"{RECIPE}launch: {{nodes: 1:257}}\n",
+        "recipe.yaml:6: launch.nodes: an elastic run has 256 machines at most. Write a smaller range.",
+    ),
+    "range of machines for accelerate": Broken(
+        f"{RECIPE}launch: {{nodes: 1:4, method: accelerate}}\n",
+        "recipe.yaml:6: launch.nodes: accelerate starts a fixed number of machines, not 1:4. Set "
+        "launch.method=torchrun, or a number of machines.",
+    ),
+    "range of machines, and the batch would follow from them": Broken(
+        with_batch("{micro: 2, accumulation: 4}") + "launch: {nodes: 1:4}\n",
+        "recipe.yaml:6: launch.nodes: 1:4 needs batch.global: without it the batch would follow from the machines. "
+        "Give batch.global instead of batch.accumulation.",
+    ),
+    "range of machines without checkpoints": Broken(
+        f"{RECIPE}launch: {{nodes: 1:4}}\ncheckpoint: {{minutes: 0}}\n",
+        "recipe.yaml:6: launch.nodes: 1:4 goes on from checkpoints, and the recipe wants none. Set checkpoint.minutes "
+        "or checkpoint.every.",
+    ),
+    "range of machines on which the micro-steps cannot be the same": Broken(
+        with_batch("{global: 8, micro: 4, accumulation: 2}") + "launch: {nodes: 1:4, device: cpu}\n",
+        "recipe.yaml:4: batch.accumulation: cannot be the same on 1:4 machines. Delete it: it follows from "
+        "batch.global and batch.micro.",
+    ),
     # Overrides
     "override without =": Broken(
         RECIPE,
@@ -473,7 +507,8 @@ optimizer: {momentum: 0.9}
 schedule: {warm_up: 10}
 """,
         (
-            "command line: launch.nodes: must be a whole number from 1 to 65536, not 0.",
+            "command line: launch.nodes: must be a whole number from 1 to 65536 or a range of them, such as "
+            '"1:4", not 0.',
             f"recipe.yaml:1: name: {NAME}, not 'my digits'.",
             "recipe.yaml:2: task.entry: /task.py has no class Digit. Did you mean Digits?",
             "recipe.yaml:3: batch: two of global, micro and accumulation are needed, and only global is given. "

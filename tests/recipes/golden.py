@@ -1,10 +1,14 @@
-"""The launches of the shipped recipes as text, to be compared; `python -m tests.recipes.golden` writes them anew."""
+"""The launches of the shipped recipes, and of an elastic one, as text to be compared.
+
+`python -m tests.recipes.golden` writes them anew.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from launcher.launch.build import build_launch
+from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import make_plan
 from launcher.plan.topology import Machine, Topology
 from launcher.recipe.load import load_recipe
@@ -14,9 +18,12 @@ from tests.processes import ROOT
 
 GOLDEN = Path(__file__).parent / "golden"
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml"))
+ELASTIC = ROOT / "tests" / "tasks" / "elastic.yaml"
 
 
 def golden_file(recipe: Path) -> Path:
+    if recipe == ELASTIC:
+        return GOLDEN / "elastic.sh"
     return GOLDEN / ("-".join(recipe.relative_to(ROOT / "recipes").with_suffix("").parts) + ".sh")
 
 
@@ -24,11 +31,13 @@ def launch_text(path: Path) -> str:
     """The launch of a recipe on two ranks of a machine with eight cores, the project's folder written as PROJECT."""
     recipe = load_recipe(path).recipe
     plan = make_plan(recipe, Topology(nodes=1, nproc_per_node=2, device="cpu"), batchnorm_uses(recipe))
-    spec = build_launch(plan, RunDirectory(Path("/runs/id")), Machine(cpus=8, gpus=0), {}, python="python")
+    launch, run, machine = recipe.launch, RunDirectory(Path("/runs/id")), Machine(cpus=8, gpus=0)
+    meeting = Meeting("head:29400", "id", launch.machines) if launch.elastic else None
+    spec = build_launch(plan, run, machine, {}, python="python", meeting=meeting)
     return spec.as_shell().replace(str(ROOT), "PROJECT") + "\n"
 
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    for recipe_file in RECIPES:
+    for recipe_file in [*RECIPES, ELASTIC]:
         golden_file(recipe_file).write_text(launch_text(recipe_file))

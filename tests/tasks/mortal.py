@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,3 +52,12 @@ class Counted(Mortal):
 
     def items(self, batch: Any) -> int:
         return len(batch[0])
+
+
+class Paced(Mortal):
+    """Takes its time for as long as the file SLOW is there, so that a test can do something to the run."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        if "SLOW" in os.environ and Path(os.environ["SLOW"]).exists():
+            time.sleep(0.1)
+        return super().loss(model, batch)

@@ -1,0 +1,213 @@
+mkdir -p /runs/id
+cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+name: mortal
+task:
+  entry: PROJECT/tests/tasks/mortal.py:Paced
+  args: {}
+data: {samples: null, workers: 0}
+model: {parameters: null}
+batch:
+  global: 22
+  micro: 4
+  accumulation: null
+  tail: keep
+  schedule: []
+multitask:
+  losses: {}
+  backward: joint
+train: {epochs: null, updates: 300, samples: null, precision: fp32, max_grad_norm: 0.5,
+  seed: 0, determinism: exact, virtual_ranks: 4}
+optimizer:
+  name: adamw
+  lr: 0.01
+  weight_decay: 0.0
+  betas: [0.9, 0.999]
+  eps: 1.0e-08
+  momentum: 0.0
+  nesterov: false
+schedule: {name: cosine, warmup: 0.2, final: 0.0}
+lr_scaling: {rule: none, reference_batch: null}
+eval: {every: epoch}
+guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
+noise_scale: {every: 3, measured: null}
+parallel: {engine: ddp, bucket_mb: 0.002, find_unused_parameters: false, sync_batchnorm: false,
+  timeout: 600.0}
+launch: {method: torchrun, nodes: '1:4', nproc_per_node: 1, grace: 60.0, restarts: 3,
+  device: cpu}
+checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
+tracking:
+  wandb:
+    project: null
+    entity: null
+    group: null
+    tags: []
+    mode: disabled
+END_OF_FILE
+cat > /runs/id/plan.json <<'END_OF_FILE'
+{
+  "recipe": {
+    "name": "mortal",
+    "task": {
+      "entry": "PROJECT/tests/tasks/mortal.py:Paced",
+      "args": {}
+    },
+    "script": null,
+    "data": {
+      "samples": null,
+      "workers": 0
+    },
+    "model": {
+      "parameters": null
+    },
+    "batch": {
+      "global": 22,
+      "micro": 4,
+      "accumulation": null,
+      "tail": "keep",
+      "schedule": []
+    },
+    "multitask": {
+      "losses": {},
+      "backward": "joint"
+    },
+    "train": {
+      "epochs": null,
+      "updates": 300,
+      "samples": null,
+      "precision": "fp32",
+      "max_grad_norm": 0.5,
+      "seed": 0,
+      "determinism": "exact",
+      "virtual_ranks": 4
+    },
+    "optimizer": {
+      "name": "adamw",
+      "lr": 0.01,
+      "weight_decay": 0.0,
+      "betas": [
+        0.9,
+        0.999
+      ],
+      "eps": 1e-8,
+      "momentum": 0.0,
+      "nesterov": false
+    },
+    "schedule": {
+      "name": "cosine",
+      "warmup": 0.2,
+      "final": 0.0
+    },
+    "lr_scaling": {
+      "rule": "none",
+      "reference_batch": null
+    },
+    "eval": {
+      "every": "epoch"
+    },
+    "guard": {
+      "every": 100,
+      "heartbeat": 30.0,
+      "stall": 1800.0,
+      "non_finite": "stop"
+    },
+    "noise_scale": {
+      "every": 3,
+      "measured": null
+    },
+    "parallel": {
+      "engine": "ddp",
+      "bucket_mb": 0.002,
+      "find_unused_parameters": false,
+      "sync_batchnorm": false,
+      "timeout": 600.0
+    },
+    "launch": {
+      "method": "torchrun",
+      "nodes": "1:4",
+      "nproc_per_node": 1,
+      "grace": 60.0,
+      "restarts": 3,
+      "device": "cpu"
+    },
+    "checkpoint": {
+      "every": 10,
+      "minutes": 0.0,
+      "keep": 3,
+      "background": false
+    },
+    "tracking": {
+      "wandb": {
+        "project": null,
+        "entity": null,
+        "group": null,
+        "tags": [],
+        "mode": "disabled"
+      }
+    }
+  },
+  "topology": {
+    "nodes": 1,
+    "nproc_per_node": 2,
+    "device": "cpu"
+  },
+  "batch": {
+    "global": 22,
+    "micro": 4,
+    "accumulation": 3,
+    "world_size": 2,
+    "micro_steps": [
+      3,
+      3
+    ],
+    "follows_world": false
+  },
+  "stages": [
+    {
+      "global": 22,
+      "micro_steps": [
+        3,
+        3
+      ],
+      "first_update": 0,
+      "updates": 300,
+      "learning_rate_scale": 1.0
+    }
+  ],
+  "length": {
+    "data_samples": null,
+    "updates_per_epoch": null,
+    "tail_samples": null,
+    "updates": 300
+  },
+  "learning_rate": {
+    "base": 0.01,
+    "scale": 1.0,
+    "shape": "cosine",
+    "warmup_updates": 60,
+    "updates": 300,
+    "final": 0.0,
+    "stages": []
+  },
+  "reduction": null,
+  "warnings": []
+}
+END_OF_FILE
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \
+  ACCELERATE_MIXED_PRECISION=no \
+  ACCELERATE_USE_CPU=true \
+  CUBLAS_WORKSPACE_CONFIG=:4096:8 \
+  CUDA_VISIBLE_DEVICES='' \
+  LAUNCHER_ACCUMULATION=3 \
+  LAUNCHER_GLOBAL_BATCH=22 \
+  LAUNCHER_LEARNING_RATE=0.01 \
+  LAUNCHER_MICRO_BATCH=4 \
+  LAUNCHER_RUN_DIR=/runs/id \
+  LAUNCHER_SEED=0 \
+  LAUNCHER_UPDATES=300 \
+  MKL_NUM_THREADS=1 \
+  OMP_NUM_THREADS=1 \
+  PYTHONUNBUFFERED=1 \
+  TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  TORCH_ELASTIC_SHUTDOWN_TIMEOUT=60 \
+  WANDB_ERROR_REPORTING=false \
+  python -m launcher.worker.agent torchrun --nnodes=1:4 --rdzv-backend=c10d --rdzv-endpoint=head:29400 --rdzv-id=id --rdzv-conf=join_timeout=300,last_call_timeout=30 --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry
