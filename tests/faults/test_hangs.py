@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.table import Kind
 from tests.processes import launcher, processes_with
 
 TINY = "tests/tasks/tiny.yaml"
@@ -60,6 +61,12 @@ def test_a_stopped_rank_is_named_and_the_run_goes_on(runs: Path, rank: int, meth
     assert went_to_its_end(runs, done)
 
 
+@pytest.mark.fault(
+    Kind.HANG,
+    "a rank holds the lock of its Python for ever, and does nothing",
+    by="C code that never returns",
+    outcome="it is named and killed after the heartbeat; the run goes on from the last checkpoint",
+)
 @pytest.mark.long
 def test_a_rank_that_is_locked_up_is_named(runs: Path) -> None:
     """It holds Python's own lock for ever, and does nothing."""
@@ -68,6 +75,12 @@ def test_a_rank_that_is_locked_up_is_named(runs: Path) -> None:
     assert went_to_its_end(runs, done)
 
 
+@pytest.mark.fault(
+    Kind.HANG,
+    "a rank waits for what never comes",
+    by="an event that nobody sets",
+    outcome="it is named and its stack logged after guard.stall; the run goes on from the last checkpoint",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_that_waits_for_ever_is_named_with_its_stack(runs: Path, rank: int) -> None:
@@ -80,6 +93,12 @@ def test_a_rank_that_waits_for_ever_is_named_with_its_stack(runs: Path, rank: in
     assert went_to_its_end(runs, done)
 
 
+@pytest.mark.fault(
+    Kind.HANG,
+    "a rank computes, or opens its data, for longer than the heartbeat",
+    by="C code that lets no thread of Python go on",
+    outcome="it is left alone",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("fault", ["task.args.fault=compute", "task.entry=tiny.py:SlowToStart"])
 def test_a_rank_that_is_busy_or_starts_slowly_is_left_alone(runs: Path, fault: str) -> None:

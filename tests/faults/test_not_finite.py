@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.faults.table import Kind
 from tests.processes import launcher
 
 TINY = "tests/tasks/tiny.yaml"
@@ -37,6 +38,12 @@ def finite_checkpoints(runs: Path) -> dict[str, bool]:
     }
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a loss is not finite in one rank",
+    by="nan in one micro-step; guard.non_finite=stop",
+    outcome="all ranks end in that update; no checkpoint holds what came of it",
+)
 def test_it_ends_the_run_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
@@ -45,6 +52,12 @@ def test_it_ends_the_run_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
     assert finite_checkpoints(tmp_path) == {"step_00000003": True}
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a loss is not finite in one rank, and is to be left out",
+    by="nan in one micro-step; guard.non_finite=skip",
+    outcome="no rank makes that update; the schedule does not count it",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("clip", ["null", pytest.param("1.0", marks=pytest.mark.long)])
 def test_its_update_is_left_out_where_that_is_wanted(tmp_path: Path, clip: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from launcher.plan.order import sample_order
+from tests.faults.table import Kind
 from tests.processes import launcher
 
 MORTAL = "tests/tasks/mortal.yaml"
@@ -41,6 +42,12 @@ def state(runs: Path, run_id: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST.json"}
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank dies in an update, on 1 to 4 ranks",
+    by="SIGKILL; --resume auto",
+    outcome="resumed: every row and the last checkpoint bit for bit those of an undisturbed run",
+)
 @pytest.mark.parametrize("world", [3, *(pytest.param(world, marks=pytest.mark.long) for world in (1, 2, 4))])
 @pytest.mark.parametrize("task", ["Mortal", pytest.param("Counted", marks=pytest.mark.long)])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int, task: str) -> None:
@@ -55,6 +62,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int,
     assert state(tmp_path, "killed") == state(tmp_path, "whole")
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank dies again and again",
+    by="SIGKILL every five updates",
+    outcome="the launcher goes on by itself, each time a checkpoint further; the same bits",
+)
 @pytest.mark.long
 def test_a_run_whose_rank_dies_goes_on_by_itself(tmp_path: Path) -> None:
     """Rank 1 is killed every 15 losses, five updates: each time the run gets one checkpoint further."""
@@ -65,6 +78,12 @@ def test_a_run_whose_rank_dies_goes_on_by_itself(tmp_path: Path) -> None:
     assert state(tmp_path, "it") == state(tmp_path, "whole")
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a sample kills each rank that meets it",
+    by="SIGKILL",
+    outcome="given up after three tries without progress",
+)
 @pytest.mark.long
 def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
     """A sample of update 6 kills whatever meets it; the last checkpoint before it is that of update 4."""
@@ -75,6 +94,12 @@ def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
     assert said.count("was killed by SIGKILL") == 4
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "a checkpoint cannot be written",
+    by="a file in its way",
+    outcome="a warning; the training goes on, and the next checkpoint is written",
+)
 @pytest.mark.long
 def test_where_a_checkpoint_cannot_be_written_the_training_goes_on(tmp_path: Path) -> None:
     (tmp_path / "it" / "checkpoints").mkdir(parents=True)
@@ -86,6 +111,12 @@ def test_where_a_checkpoint_cannot_be_written_the_training_goes_on(tmp_path: Pat
     assert "model.safetensors" in state(tmp_path, "it")
 
 
+@pytest.mark.fault(
+    Kind.WORLD,
+    "a run is resumed on other ranks with another micro-batch: 2, 3, 1",
+    by="SIGKILL of a rank; --resume auto",
+    outcome="the same windows, batches and rates",
+)
 @pytest.mark.long
 def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Path) -> None:
     windows = ("train/global_step", "train/samples_seen", "train/learning_rate", "batch/global_samples")
@@ -98,6 +129,12 @@ def test_other_ranks_and_another_micro_batch_take_the_same_windows(tmp_path: Pat
     assert {row["batch/world_size"] for row in rows(tmp_path, "it")} == {1, 2, 3}
 
 
+@pytest.mark.fault(
+    Kind.DIRECTORY,
+    "a finished run is resumed",
+    by="--resume auto",
+    outcome="exit code 0, and nothing is changed",
+)
 @pytest.mark.long
 def test_a_run_that_is_done_stays_so(tmp_path: Path) -> None:
     run(tmp_path, "it")
@@ -107,6 +144,12 @@ def test_a_run_that_is_done_stays_so(tmp_path: Path) -> None:
     assert state(tmp_path, "it") == before
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank dies before the first checkpoint",
+    by="SIGKILL; --resume auto",
+    outcome="begun again: every row and the last checkpoint bit for bit those of an undisturbed run",
+)
 @pytest.mark.long
 def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -> None:
     run(tmp_path, "whole")
@@ -117,6 +160,12 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -
     assert rows(tmp_path, "it") == rows(tmp_path, "whole")
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "the recipe has changed at a resume",
+    by="another rate and batch",
+    outcome="refused with each difference; by --fork it goes on",
+)
 def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
     run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
     before = (tmp_path / "it" / "metrics.jsonl").read_bytes()
@@ -130,6 +179,12 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
     run(tmp_path, "it", *changed, "--fork")
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "the newest checkpoint is damaged",
+    by="a flipped bit",
+    outcome="named and set aside; the one before is used, and the bits in the end are the same",
+)
 @pytest.mark.long
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
     run(tmp_path, "whole")
@@ -145,6 +200,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     assert [path.name for path in (tmp_path / "it" / "checkpoints").glob("bad_*")] == ["bad_step_00000008.1"]
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "no checkpoint is good",
+    by="a deleted file",
+    outcome="exit code 65; nothing is begun again unasked",
+)
 @pytest.mark.long
 def test_without_a_good_checkpoint_a_run_does_not_begin_again_unasked(tmp_path: Path) -> None:
     run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)

@@ -14,17 +14,19 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from launcher import Task
+from tests.tasks.threats import Fate
 
 SAMPLES = 150
 
 
 class Mortal(Task):
-    """Least squares with dropout, under two threats from the environment.
+    """Least squares with dropout, under threats from the environment.
 
-    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I.
+    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I; for THREATS see there.
     """
 
     def __init__(self) -> None:
+        self.fate = Fate()
         rank, _, at = os.environ.get("KILL", "-1:0").partition(":")
         self.left = int(at) if rank == os.environ.get("RANK", "0") else 0
         generator = torch.Generator().manual_seed(0)
@@ -40,6 +42,7 @@ class Mortal(Task):
         return self.data
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        self.fate.loss()
         self.left -= 1
         inputs, targets = batch
         if self.left == 0 or (self.poison is not None and bool((inputs == self.poison).all(dim=1).any())):

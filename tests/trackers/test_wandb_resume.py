@@ -17,6 +17,7 @@ from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.trackers.wandb_files import last_step
 from launcher.trackers.wandb_id import wandb_id_of
+from tests.faults.table import Kind
 from tests.processes import ROOT, clean_environment, launcher
 from tests.trackers.test_wandb import KEY, ROWS
 from tests.wandb_files import LoggedRun, read_offline_runs
@@ -67,6 +68,12 @@ def sync(folder: Path, server: WandbServer) -> subprocess.CompletedProcess[str]:
     return launcher("sync", str(folder / "it"), env=online(server))
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "a run that is offline for W&B is killed and resumed",
+    by="SIGKILL of a rank; --resume auto; launcher sync, twice",
+    outcome="one W&B run with each step once; nothing is uploaded twice",
+)
 @pytest.mark.long
 def test_an_offline_run_that_was_killed_goes_on_as_one_run_and_is_uploaded_once(
     tmp_path: Path, server: WandbServer
@@ -90,6 +97,12 @@ def test_an_offline_run_that_was_killed_goes_on_as_one_run_and_is_uploaded_once(
         assert the_run(server).exit_code == 0
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "a run that is online for W&B is killed and resumed",
+    by="SIGKILL of a rank; --resume auto",
+    outcome="one W&B run with each step once",
+)
 @pytest.mark.long
 def test_an_online_run_that_was_killed_goes_on_as_one_run(tmp_path: Path, server: WandbServer) -> None:
     run(tmp_path, "online", env={**online(server), "KILL": "1:15"}, expected=3)
@@ -102,6 +115,12 @@ def test_an_online_run_that_was_killed_goes_on_as_one_run(tmp_path: Path, server
     assert untimed(found.rows()) == untimed(rows_of(tmp_path))
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "a killed run goes on offline that was online, or the other way round",
+    by="SIGKILL of a rank; --resume auto; launcher sync",
+    outcome="one W&B run with each step once",
+)
 @pytest.mark.long
 @pytest.mark.parametrize("modes", [("offline", "online"), ("online", "offline")], ids=" then ".join)
 def test_a_run_that_changes_between_online_and_offline_is_whole_in_the_end(
@@ -175,6 +194,12 @@ def log_rows(run: str, first: int, last: int, die: str = "", mode: str = "offlin
     tracker.finish(True)
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B lost rows that metrics.jsonl has",
+    by="SIGKILL of a rank and of the process of W&B, its file cut",
+    outcome="the next launch hands them over first; each step once",
+)
 def test_rows_that_wandb_never_got_are_handed_over_first(tmp_path: Path) -> None:
     """W&B writes in a process of its own, behind the journal: killed at once, its file may end anywhere."""
     it = launches(tmp_path, {"first": 1, "last": 100, "die": "all"})
@@ -185,6 +210,12 @@ def test_rows_that_wandb_never_got_are_handed_over_first(tmp_path: Path) -> None
     assert updates(every_row(it)) == list(range(1, 121))
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B has rows past the checkpoint",
+    by="a launch that goes on before them",
+    outcome="they are not logged again; each step once",
+)
 def test_rows_that_wandb_has_beyond_the_checkpoint_are_not_logged_again(tmp_path: Path) -> None:
     it = launches(tmp_path, {"first": 1, "last": 10}, {"first": 5, "last": 8}, {"first": 3, "last": 12})
     assert updates(every_row(it)) == list(range(1, 13))
@@ -199,6 +230,12 @@ def test_the_summary_has_the_best_of_all_launches(tmp_path: Path, server: WandbS
     assert last.summary["train/loss"] == {"min": math.sin(5), "last": math.sin(9)}
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "the process of W&B dies",
+    by="SIGKILL",
+    outcome="metrics.jsonl is complete; the next launch brings W&B what it lacks",
+)
 @pytest.mark.long
 def test_when_wandb_alone_was_killed_the_next_launch_brings_what_it_lacks(tmp_path: Path) -> None:
     it = launches(tmp_path, {"first": 1, "last": 8, "die": "wandb"}, {"first": 8, "last": 12})
@@ -218,6 +255,12 @@ def test_the_id_is_kept_and_a_broken_one_is_replaced(tmp_path: Path) -> None:
     assert wandb_id_of(it) not in (chosen, "")
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "a file of W&B is cut or damaged",
+    by="cut at 8 lengths, zeros written into it",
+    outcome="read up to there",
+)
 def test_files_that_are_cut_or_damaged_are_read_up_to_there(tmp_path: Path) -> None:
     it = launches(tmp_path, {"first": 1, "last": 200})
     (path,) = it.glob("wandb/offline-run-*/*.wandb")

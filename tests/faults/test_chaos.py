@@ -1,0 +1,100 @@
+"""Runs whose launches are killed one after the other end as one that nothing was done to, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.rundir.layout import RunDirectory
+from tests.faults.chaos import KILLS, SETTINGS, UPDATES, live_through
+from tests.faults.table import Kind
+from tests.processes import launcher, processes_with
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+EXACT, USUAL = "tests/tasks/exact.yaml", "tests/tasks/mortal.yaml"
+SEEDS = range(20)
+ALIKE = ("model.safetensors", "optimizer.safetensors")
+CLOCKS = ("time/", "throughput/", "memory/")
+BY = (
+    f"{KILLS} times a seed, at random: SIGKILL of a rank, of rank 0 while it writes a checkpoint, of the agent, of the "
+    "launcher; SIGTERM to the launcher; SIGSTOP of a rank"
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], RunDirectory]:
+    """Runs that nothing is done to, made when they are asked for."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+
+    def made(recipe: str, world: int) -> RunDirectory:
+        run = RunDirectory(runs / f"{Path(recipe).stem}_{world}")
+        if not run.path.exists():
+            where = ("--runs", str(runs), "--run-id", run.path.name)
+            done = launcher("run", recipe, *SETTINGS, f"launch.nproc_per_node={world}", *where, timeout=300)
+            assert done.returncode == 0, done.stdout + done.stderr
+        return run
+
+    return made
+
+
+def state(run: RunDirectory) -> dict[str, bytes]:
+    """The files of the last checkpoint of a run, but the one that says who wrote it."""
+    folder = run.checkpoints / f"step_{UPDATES:08d}"
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST.json"}
+
+
+def rows(run: RunDirectory) -> list[dict[str, Any]]:
+    """The rows of a run, without what a clock has measured."""
+    lines = run.metrics.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith(CLOCKS)} for line in lines]
+
+
+@pytest.mark.fault(
+    Kind.CHAOS,
+    f"an exact run ({len(SEEDS)} seeds) is killed again and again, and goes on with 1 to 4 ranks, drawn each time",
+    by=BY,
+    outcome="model and optimizer bit for bit those of an undisturbed run on 1 rank; each update once",
+)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_exact_run_ends_with_the_same_bits_on_whatever_ranks(
+    tmp_path: Path,
+    seed: int,
+    undisturbed: Callable[[str, int], RunDirectory],
+    recovered: Callable[[float], None],
+) -> None:
+    it, whole = RunDirectory(tmp_path / "it"), undisturbed(EXACT, 1)
+    story = live_through(EXACT, it, seed, worlds=(1, 2, 3, 4))
+    assert story.kills == KILLS, str(story)
+    for name in ALIKE:
+        assert state(it)[name] == state(whole)[name], f"{name} differs\n{story}"
+    assert [row["train/global_step"] for row in rows(it)] == list(range(1, UPDATES + 1)), str(story)
+    assert list(processes_with(str(tmp_path))) == [], str(story)
+    recovered(max(story.recoveries()))
+
+
+@pytest.mark.fault(
+    Kind.CHAOS,
+    "a run of the default mode is killed again and again, and goes on with as many ranks, 2 or 3",
+    by=BY,
+    outcome="its last checkpoint and every row of metrics.jsonl bit for bit those of an undisturbed run",
+)
+@pytest.mark.parametrize(("world", "seed"), [(2, 100), (2, 101), (3, 102), (3, 103)])
+def test_a_run_of_the_default_mode_ends_with_the_same_bits_on_the_same_ranks(
+    tmp_path: Path,
+    world: int,
+    seed: int,
+    undisturbed: Callable[[str, int], RunDirectory],
+    recovered: Callable[[float], None],
+) -> None:
+    it, whole = RunDirectory(tmp_path / "it"), undisturbed(USUAL, world)
+    story = live_through(USUAL, it, seed, worlds=(world,))
+    assert story.kills == KILLS, str(story)
+    assert state(it) == state(whole), str(story)
+    assert rows(it) == rows(whole), str(story)
+    assert list(processes_with(str(tmp_path))) == [], str(story)
+    recovered(max(story.recoveries()))
