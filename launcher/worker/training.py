@@ -48,7 +48,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         first_update = checkpoint.update if checkpoint else 0
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
         if checkpoint:
-            load_checkpoint(checkpoint, job)
+            load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None
         trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 

@@ -10,6 +10,7 @@ from launcher.rundir.failure import AgentRecord, FailureRecord, Failures, Worker
 from launcher.rundir.heartbeat import Beat, BeatFile
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.outcome import outcome_of
+from tests.faults.table import Kind
 
 
 def record(rank: int, time_ns: int, message: str = "bad pixel") -> FailureRecord:
@@ -57,6 +58,12 @@ def test_any_message_makes_a_paragraph(tmp_path: Path, message: str) -> None:
     assert outcome.exit_code == 3
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank leaves with exit code 0 while the others wait",
+    by="records and beats as it leaves them",
+    outcome="it is the cause, and not those that waited",
+)
 @pytest.mark.parametrize(("agent_code", "records"), [(0, ()), (1, (VICTIM,))])
 def test_a_rank_that_left_as_if_it_was_done_is_the_cause(
     tmp_path: Path, agent_code: int, records: tuple[FailureRecord, ...]

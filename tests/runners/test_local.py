@@ -206,6 +206,7 @@ def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
         slow("torchrun", signal.SIGHUP),
         slow("accelerate", signal.SIGINT),
         slow("torchrun", signal.SIGUSR1),
+        slow("torchrun", signal.SIGUSR2),
     ],
 )
 def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signals, method: str) -> None:

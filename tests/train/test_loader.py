@@ -19,6 +19,7 @@ from launcher.train.engines.single import SingleEngine
 from launcher.train.loader import Share, WindowLoader, shares_of_rank, to_device
 from launcher.train.task import SampleError, Task
 from launcher.train.task_losses import TaskLosses
+from tests.faults.table import Kind
 
 SAMPLES = 53
 
@@ -198,6 +199,12 @@ class Fussy(Task):
         raise ValueError("of two sizes")
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a sample cannot be read, or makes no micro-batch",
+    by="an exception, in the rank or in a loading process",
+    outcome="the sample is named",
+)
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     ("task", "data", "message"),
