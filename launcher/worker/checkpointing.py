@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -262,7 +264,8 @@ class _Failed:
     """
 
     def __init__(self, error: Exception) -> None:
-        self.reason = getattr(error, "strerror", None) or str(error)
+        number = re.search(r"\(os error (\d+)\)", str(error))  # safetensors hides the system's error in its own
+        self.reason = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error)
 
 
 def _attempt(do: Callable[[], _T]) -> _T | _Failed:
