@@ -23,13 +23,16 @@ class WandbServer:
 
     Args:
         takes_rows: False for a server that starts runs, and then answers their rows with an error.
+        seconds: that it takes for an answer to rows; those that come later than its end are lost.
 
     Attributes:
         runs: the runs by their id.
     """
 
-    def __init__(self, takes_rows: bool = True) -> None:
+    def __init__(self, takes_rows: bool = True, seconds: float = 0.0) -> None:
         self.runs: dict[str, LoggedRun] = {}
+        self._seconds = seconds
+        self._ending = threading.Event()
         self._takes_rows = takes_rows
         self._lock = threading.Lock()
         self._http = _HttpServer(("127.0.0.1", 0), self._handler())
@@ -47,6 +50,7 @@ class WandbServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -54,6 +58,8 @@ class WandbServer:
     def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Take one request; returns the status and the content that it is answered with."""
         stream = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", path)
+        if stream and self._seconds and self._ending.wait(self._seconds):
+            return 500, {}
         with self._lock:
             if path == "/graphql":
                 request = json.loads(body)

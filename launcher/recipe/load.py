@@ -14,6 +14,7 @@ from launcher.errors import Mistake, RequestError, nearest_mark, quoted
 from launcher.recipe.keys import children, cure, expectation, fragment, suggestion
 from launcher.recipe.rules import broken_rules
 from launcher.recipe.schema import Recipe
+from launcher.recipe.secret_values import secrets_in
 from launcher.recipe.source import Source, read_source
 from launcher.recipe.task_code import missing_code
 from launcher.recipe.task_methods import heads_that_are_missing
@@ -47,6 +48,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         RequestError: with every mistake that was found, each with its place and its cure.
     """
     source = read_source(path, overrides)
+    if secrets := list(secrets_in(source.data)):  # before any other mistake is told, which could show one
+        raise RequestError(secrets).located(source.marks)
     mistakes, recipe = _validate(source)
     recipe = _with_absolute_paths(recipe, source, path)
     mistakes += list(missing_code(recipe)) or heads_that_are_missing(recipe)

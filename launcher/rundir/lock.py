@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from launcher.errors import RunDirectoryHeldError
+from launcher.errors import RunDirectoryHeldError, RunDirectoryUnusableError
 from launcher.rundir.layout import RunDirectory
 
 
@@ -20,8 +20,10 @@ def held(run: RunDirectory) -> Iterator[None]:
 
     Raises:
         RunDirectoryHeldError: another launch holds it; the message names it.
+        RunDirectoryUnusableError: nothing can be written there.
     """
-    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    with _unusable(run):
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,9 +32,10 @@ def held(run: RunDirectory) -> Iterator[None]:
             raise RunDirectoryHeldError(
                 f"{run.path} is held by {holder}. Wait for it, stop it, or choose another --run-id."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, this_process().encode(), 0)
-        run.round.unlink(missing_ok=True)
+        with _unusable(run):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, this_process().encode(), 0)
+            run.round.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)
@@ -51,3 +54,12 @@ def is_held(run: RunDirectory) -> bool:
 def this_process() -> str:
     """This process, as people on other machines would look for it."""
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@contextmanager
+def _unusable(run: RunDirectory) -> Iterator[None]:
+    """Say of trouble with the disk whose it is."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryUnusableError(f"{run.path} cannot be written: {error.strerror}.") from None

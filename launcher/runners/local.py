@@ -32,9 +32,19 @@ class LocalRunner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
-                preexec_fn=end_with_parent,  # one thread here, and one system call there
+                preexec_fn=_begin,  # one thread here, and three system calls there
             )
         return LocalHandle(process, before)
+
+
+def _begin() -> None:
+    """End with the launcher; and let it alone answer the warnings of a batch system, which may go to all processes.
+
+    torchrun would die of them, and leave its ranks behind.
+    """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
 
 
 class LocalHandle:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from launcher.errors import ExitCode
 from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import has_checkpoint
-from launcher.rundir.failure import FailureRecord, WorkerDeath, read_failures
+from launcher.rundir.failure import FailureRecord, Failures, WorkerDeath, read_failures
+from launcher.rundir.heartbeat import read_beats
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import FailureStatus, RunStatus
 
@@ -52,12 +53,25 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
         if update and has_checkpoint(run, update):
             return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
         return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
+    if agent_code == 0 or (isinstance(cause, FailureRecord) and cause.peer_is_gone):
+        left = _left_early(run, failures)
+        cause, agent_code = (left, agent_code or 1) if left else (cause, agent_code)
     if agent_code == 0:
         return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
     told = cause.exit_code if isinstance(cause, FailureRecord) else None
     code = ExitCode.WORKER if told is None else told
     failure, paragraph = _explained(cause, agent_code, run)
     return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph, again=told is None)
+
+
+def _left_early(run: RunDirectory, failures: Failures) -> WorkerDeath | None:
+    """A rank that ended as if it was done, which leaves nothing but its last beat: that of a rank that is done is gone.
+
+    Ranks that were ended in their turn may have left theirs too: they had got further.
+    """
+    told = {record.rank for record in failures.records} | {death.rank for death in failures.agent.deaths}
+    left = [beat for beat in read_beats(run) if beat.update and beat.rank not in told]
+    return WorkerDeath(min(left, key=lambda beat: beat.position).rank, 0) if left else None
 
 
 def _is_own_failure(cause: FailureRecord | WorkerDeath | None) -> bool:
@@ -103,7 +117,9 @@ def _exception(cause: FailureRecord | WorkerDeath) -> str:
 
 
 def _ended(exit_code: int) -> str:
-    if exit_code >= 0:
+    if not exit_code:
+        return "ended before its last update, as if it was done"
+    if exit_code > 0:
         return f"ended with exit code {exit_code}"
     name = signal.Signals(-exit_code).name
     hint = "; SIGKILL often means that the machine ran out of memory" if name == "SIGKILL" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from launcher.plan.windows import MicroBatch, Window
 from launcher.train.accumulation import LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine
 from launcher.train.engines.small_reductions import PendingValues
-from launcher.train.task import SampleSource, Task, fetch, tensors_of
+from launcher.train.task import SampleError, SampleSource, Task, fetch, tensors_of
 from launcher.train.task_losses import TaskLosses
 
 _W = TypeVar("_W")
@@ -239,14 +240,15 @@ class WindowLoader:
                 yield from share.indices()
 
         loader: DataLoader[Any] = DataLoader(
-            self._data,  # type: ignore[arg-type]  # any object with a length and an index serves
-            batch_sampler=_Sampler(batches_of_indices),
-            collate_fn=self._task.collate,
+            _Batches(self._task, self._data),  # type: ignore[arg-type]  # any object with an index serves
+            sampler=_Sampler(batches_of_indices),
+            batch_size=None,
+            collate_fn=_as_it_is,
             num_workers=self._workers,
             worker_init_fn=_ignore_signals,
             pin_memory=self._engine.device.type == "cuda",
         )
-        batches = iter(loader)
+        batches = map(_loaded, loader)
         for first in batches:
             share = taken.pop(0)
             while not share.micro_batches:
@@ -255,6 +257,38 @@ class WindowLoader:
             yield share, [first, *islice(batches, len(share.micro_batches) - 1)]
         for share in taken:  # of which none has a micro-batch
             yield share, []
+
+
+@dataclass(frozen=True)
+class _Unloaded:
+    """What a loading process hands over for samples that cannot be had; torch would hide the message in another."""
+
+    message: str
+    stack: str
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Micro-batches by the indices of their samples, as a loading process makes them."""
+
+    task: Task
+    data: SampleSource
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        try:
+            return fetch(self.task, self.data, indices)
+        except SampleError as error:
+            return _Unloaded(str(error), traceback.format_exc())
+
+
+def _loaded(batch: Any) -> Any:
+    if isinstance(batch, _Unloaded):
+        raise SampleError(f"{batch.message}\n\nIn the loading process:\n{batch.stack}")
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _ignore_signals(worker: int) -> None:

@@ -144,12 +144,36 @@ def tensors_of(task: Task, data: SampleSource) -> tuple[Tensor, ...] | None:
     return None
 
 
+class SampleError(Exception):
+    """Samples that cannot be had: the message says which, and why."""
+
+
 def fetch(task: Task, data: SampleSource, indices: Sequence[int]) -> Any:
-    """The samples at `indices` as one batch."""
+    """The samples at `indices` as one batch.
+
+    Raises:
+        SampleError: the data or `Task.collate` raised an exception for them.
+    """
     tensors = tensors_of(task, data)
     if tensors is not None:
         rows = torch.tensor(indices)
         return [tensor[rows] for tensor in tensors]
     together = getattr(data, "__getitems__", None)
-    samples = together(list(indices)) if together else [data[index] for index in indices]
-    return task.collate(samples)
+    try:
+        samples = together(list(indices)) if together else [_sample(data, index) for index in indices]
+        return task.collate(samples)
+    except SampleError:
+        raise
+    except Exception as error:
+        raise _named(f"samples {', '.join(map(str, indices))}", error) from error
+
+
+def _sample(data: SampleSource, index: int) -> Any:
+    try:
+        return data[index]
+    except Exception as error:
+        raise _named(f"sample {index}", error) from error
+
+
+def _named(which: str, error: Exception) -> SampleError:
+    return SampleError(f"{which}: {type(error).__name__}: {error}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
+import torch
 from safetensors.torch import load_file
 
 from launcher.errors import Mistake, RequestError
@@ -31,6 +32,7 @@ from launcher.train.snapshot import (
     randomness,
     restore_randomness,
 )
+from launcher.words import plural
 from launcher.worker.preparation import Gather
 from launcher.worker.tensor_file import tensor_file
 
@@ -162,6 +164,7 @@ class RunSaver:
             "samples_seen": window.samples_seen,
             "data_samples": job.plan.length.data_samples,
             "world_size": job.engine.world_size,
+            "threads": torch.get_num_threads(),
             "stepper": job.stepper.state(),
             "results": job.results.state(),
         }
@@ -195,10 +198,15 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say)
     return found
 
 
-def load_checkpoint(checkpoint: Checkpoint, job: Job) -> None:
+def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
     """Give a job the state of a checkpoint. The ranks may be others than those that wrote it.
 
     Random numbers go on where they were on the same number of ranks; on another one they begin anew from the seed.
+
+    Args:
+        checkpoint: the checkpoint.
+        job: this rank's job.
+        say: takes a sentence that the user should read; it is rank 0 that says it.
 
     Raises:
         RequestError: the data are not those that the run was begun with.
@@ -217,9 +225,21 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job) -> None:
     job.results.restore(numbers["results"])
     if numbers["world_size"] == job.engine.world_size:
         restore_randomness(_read_numbers(folder / _of_rank(job.engine.rank)), device)
+        if job.engine.rank == 0:
+            _say_if_bits_will_differ(numbers, say)
     else:
         seed_everything(job.plan.recipe.train.seed + numbers["update"], job.engine.rank)
     job.guard.before_keeping(numbers["update"])
+
+
+def _say_if_bits_will_differ(numbers: Numbers, say: Say) -> None:
+    """How many threads add up a product changes its bits: on the same ranks nothing else does."""
+    before, now = numbers.get("threads"), torch.get_num_threads()
+    if before not in (None, now):
+        say(
+            f"warning: the run goes on with {plural(now, 'thread')} a rank, and had {before} before: its bits are not "
+            "those of a run that was not interrupted. Set OMP_NUM_THREADS to choose"
+        )
 
 
 def _tensors(folder: Path, name: str, numbers: Mapping[str, Any]) -> Tensors:
@@ -250,8 +270,8 @@ class _Failed:
         error: what was raised.
     """
 
-    def __init__(self, error: Exception) -> None:
-        self.reason = getattr(error, "strerror", None) or str(error)
+    def __init__(self, error: OSError) -> None:
+        self.reason = error.strerror or str(error)
 
 
 def _attempt(do: Callable[[], _T]) -> _T | _Failed:

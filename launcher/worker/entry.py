@@ -38,8 +38,10 @@ class Worker:
 
         A failure is recorded before anything is torn down: what the other ranks then raise comes later.
         """
+        script = False
         try:
             found = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
+            script = found.recipe.script is not None
             plan = self._env.held_against(found)
             if plan.recipe.script is not None:
                 from launcher.worker.components import run_script
@@ -55,10 +57,10 @@ class Worker:
 
                 run_training(plan, self._run, self._env, self._started)
         except SystemExit as leaving:
-            if leaving.code in (None, 0):
-                return 0
+            if script and leaving.code in (None, 0):
+                return 0  # the usual end of a script; that of a task is the last update
             self._record(leaving)
-            return leaving.code if isinstance(leaving.code, int) else 1
+            return leaving.code if isinstance(leaving.code, int) and leaving.code else 1
         except BaseException as error:
             self._record(error)
             return 1

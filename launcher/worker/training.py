@@ -51,7 +51,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
             cut_rows(run.metrics, first_update)  # torchrun starts elastic ranks again without the launcher's doing
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
         if checkpoint:
-            load_checkpoint(checkpoint, job)
+            load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None
         trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 

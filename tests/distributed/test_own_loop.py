@@ -16,6 +16,7 @@ from launcher.plan.planner import make_plan
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
 from tests.distributed.own_loop import CASES, MICRO_STEPS, Case, World, measure_all
+from tests.faults.table import Kind
 from tests.processes import clean_environment, torchrun
 
 WORLDS = (1, 2, 3)
@@ -108,6 +109,12 @@ SAID = {
 }
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a loop of the user that would train wrongly without an error",
+    by="a window left half-way as after a caught exception, a part of the model unused, ...",
+    outcome="refused in every rank",
+)
 @pytest.mark.parametrize("refused", SAID)
 def test_what_would_go_wrong_silently_is_refused(measured: Measured, refused: str) -> None:
     for said in measured["refused"]:

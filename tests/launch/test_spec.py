@@ -17,6 +17,7 @@ from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, Topology
 from launcher.recipe.load import load_recipe
 from launcher.rundir.layout import RunDirectory
+from tests.faults.table import Kind
 from tests.processes import clean_environment, launcher
 
 MACHINE = Machine(cpus=8, gpus=0)
@@ -105,6 +106,12 @@ def test_files_hold_the_plan_and_a_recipe_that_loads_again(tmp_path: Path) -> No
     assert load_recipe(elsewhere).recipe == plan.recipe
 
 
+@pytest.mark.fault(
+    Kind.SECRET,
+    "secrets in the environment",
+    by="a launch made of it",
+    outcome="in no argument, variable or file of the launch",
+)
 def test_no_secret_reaches_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "canary-0123456789")
     spec = build_launch(plan_of(tmp_path), RunDirectory(tmp_path / "run"), MACHINE, dict(os.environ))

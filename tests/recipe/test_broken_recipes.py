@@ -11,6 +11,7 @@ import pytest
 
 from launcher.cli.app import main
 from launcher.errors import ExitCode
+from tests.faults.table import Kind
 from tests.processes import launcher
 from tests.recipe.folder import RECIPE, TASK, write
 
@@ -571,6 +572,12 @@ def place(broken: Broken, folder: Path) -> None:
     write(folder, {"task.py": TASK, **recipe, **broken.files})
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "keys, types, numbers and batches that are wrong",
+    by="more than 80 recipes: unknown and doubled keys, wrong types, 0, -1, 2^63, .nan, a batch that does not divide",
+    outcome="refused with file, line, rule and cure; nothing is started, opened or written",
+)
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_a_broken_recipe_is_refused_in_sentences(

@@ -9,8 +9,15 @@ import pytest
 
 from launcher.errors import RequestError
 from launcher.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, MAX_EVENTS, parse_document, parse_value
+from tests.faults.table import Kind
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "scalars that YAML 1.1 takes for something else",
+    by="`1e-4`, `yes`, `0123`, `12:30`, `.nan`",
+    outcome="the value that is meant",
+)
 @pytest.mark.parametrize(
     ("scalar", "value"),
     [
@@ -73,6 +80,12 @@ def test_lines_end_in_any_of_the_usual_ways() -> None:
         assert parsed.lines["batch.global"] == 3
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "a byte-order mark",
+    by="at the beginning of a recipe",
+    outcome="read as if it was not there",
+)
 def test_a_byte_order_mark_is_no_part_of_the_first_key() -> None:
     assert parse_document(b"\xef\xbb\xbfname: x\n", "r.yaml").value == {"name": "x"}
 
@@ -175,6 +188,12 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
 }
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "YAML that harms or deceives",
+    by="tags that run code, aliases, billion laughs, 100,000 brackets, 300 KB, NUL, bidi, homoglyphs, not UTF-8",
+    outcome="refused with its line in less than a second; nothing is run",
+)
 @pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_is_refused_at_once_with_its_line(content: str | bytes, message: str) -> None:
     raw = content if isinstance(content, bytes) else content.encode()

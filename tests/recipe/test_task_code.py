@@ -8,6 +8,7 @@ import pytest
 
 from launcher.recipe.load import load_recipe
 from launcher.recipe.task_code import batchnorm_uses
+from tests.faults.table import Kind
 from tests.recipe.folder import RECIPE, load, refusal, write
 
 
@@ -67,6 +68,12 @@ def test_what_a_file_does_not_have(tmp_path: Path, code: str | bytes, message: s
     assert mistake.startswith(f"recipe.yaml:3: task.entry: {message}")
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "code that must not run before it is asked for",
+    by="a task file with side effects",
+    outcome="read, not run, by `plan` and by what is refused",
+)
 def test_code_is_read_and_never_run(tmp_path: Path) -> None:
     code = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass Digits: pass\nraise SystemExit(1)\n"
     assert says(tmp_path, code) == []
@@ -78,6 +85,12 @@ def test_warnings_of_the_code_wait_until_it_runs(tmp_path: Path, recwarn: pytest
     assert not recwarn.list
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "an entry that is no task",
+    by="files, classes and words that are none",
+    outcome="refused before anything starts, without an import",
+)
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -15,6 +15,7 @@ from launcher.rundir.durable import write_durably
 from launcher.rundir.generation import StaleWriterError, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import MANIFEST, Manifest
+from tests.faults.table import Kind
 
 FILES = {"model.safetensors": b"\0model\xff" * 50, "training.json": b"{}"}
 
@@ -61,6 +62,12 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "a bit of a checkpoint flips",
+    by="200 times, in any file",
+    outcome="set aside and named; the checkpoint before is used",
+)
 def test_no_flipped_bit_is_loaded(run: RunDirectory) -> None:
     """200 single bits, in every file of the checkpoint."""
     save(Checkpoints(run, print), 1)
@@ -86,6 +93,12 @@ def truncate(share: float) -> Callable[[Path], None]:
     return lambda path: os.truncate(path, int(path.stat().st_size * share))
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "a file of a checkpoint is damaged",
+    by="cut at 0, 10, 50, 99 %; deleted; a link instead",
+    outcome="set aside and named; the checkpoint before is used; nothing outside is read and no code is run",
+)
 @pytest.mark.parametrize("file", [*FILES, MANIFEST])
 @pytest.mark.parametrize(
     "harm", [Path.unlink, link, *(truncate(share) for share in (0, 0.1, 0.5, 0.99))], ids=lambda harm: harm.__name__
@@ -103,6 +116,12 @@ def test_a_damaged_one_is_set_aside_and_named(run: RunDirectory, file: str, harm
     assert names(run)[0] == "bad_step_00000002.1"
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "a manifest that leads elsewhere",
+    by="`../outside`, `/etc/passwd`, `..`, `.`, nothing",
+    outcome="set aside; nothing outside is read",
+)
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "", ".", ".."])
 def test_a_manifest_leads_to_no_file_outside(run: RunDirectory, name: str) -> None:
     folder = save(Checkpoints(run, print), 1)
@@ -113,6 +132,12 @@ def test_a_manifest_leads_to_no_file_outside(run: RunDirectory, name: str) -> No
         Checkpoints(run, print).newest()
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "a file too many in a checkpoint",
+    by="a pickle that runs a command",
+    outcome="set aside; no code is run",
+)
 def test_a_file_more_is_one_too_many(run: RunDirectory) -> None:
     (save(Checkpoints(run, print), 1) / "model.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/x'\ntR.")
     with pytest.raises(NoCheckpointError):
@@ -126,6 +151,12 @@ def test_one_under_another_name_is_not_taken_for_it(run: RunDirectory) -> None:
         Checkpoints(run, print).newest()
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "all checkpoints are bad",
+    by="flipped bits",
+    outcome="refused, exit code 65; never begun again from the start unasked",
+)
 def test_where_all_are_bad_nothing_begins_again(run: RunDirectory) -> None:
     flip(save(Checkpoints(run, print), 1) / "training.json", 3)
     for _ in range(2):  # set aside, they are not forgotten
@@ -152,6 +183,12 @@ def test_a_bad_one_does_not_count(run: RunDirectory) -> None:
     assert "step_00000001" in names(run)
 
 
+@pytest.mark.fault(
+    Kind.DIRECTORY,
+    "an old writer wakes after another has taken the run over",
+    by="a commit of the launch before",
+    outcome="refused: it commits nothing",
+)
 def test_only_the_last_launch_commits(run: RunDirectory) -> None:
     old = Checkpoints(run, print)
     folder = old.begin(1)
@@ -161,6 +198,12 @@ def test_only_the_last_launch_commits(run: RunDirectory) -> None:
     assert Checkpoints(run, print).newest() is None
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "a checkpoint was left half-written",
+    by="files without a manifest",
+    outcome="no checkpoint; removed by the next one",
+)
 def test_what_was_left_unfinished_is_cleared_away(run: RunDirectory) -> None:
     store = Checkpoints(run, print)
     (store.begin(1) / "model.safetensors").write_bytes(b"half")

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from launcher.rundir.failure import AgentRecord, FailureRecord, Failures, WorkerDeath, read_failures
+from launcher.rundir.heartbeat import Beat, BeatFile
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.outcome import outcome_of
+from tests.faults.table import Kind
 
 
 def record(rank: int, time_ns: int, message: str = "bad pixel") -> FailureRecord:
@@ -54,3 +56,33 @@ def test_any_message_makes_a_paragraph(tmp_path: Path, message: str) -> None:
     said = "first" if message.startswith("first") else "no message"
     assert outcome.cause == f"Rank 0 failed in update 4: RuntimeError: {said}. Its log: {run.rank_log(0)}"
     assert outcome.exit_code == 3
+
+
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank leaves with exit code 0 while the others wait",
+    by="records and beats as it leaves them",
+    outcome="it is the cause, and not those that waited",
+)
+@pytest.mark.parametrize(("agent_code", "records"), [(0, ()), (1, (VICTIM,))])
+def test_a_rank_that_left_as_if_it_was_done_is_the_cause(
+    tmp_path: Path, agent_code: int, records: tuple[FailureRecord, ...]
+) -> None:
+    """Its last beat is there still, with one of a rank that had got further; that of a rank that is done is not."""
+    run = RunDirectory(tmp_path)
+    for failed in records:
+        failed.write(run)
+    for rank, update in ((0, 0), (1, 4), (2, 5), (3, 5)):
+        BeatFile(run, rank).write(Beat(rank, 1, 1, 1, update, "computing", 0.5))
+    outcome = outcome_of(agent_code, False, run, update=3, samples_seen=48)
+    assert outcome.status.failure is not None
+    assert (outcome.exit_code, outcome.again, outcome.status.failure.rank) == (3, True, 1)
+    assert "Rank 1 ended before its last update, as if it was done" in outcome.cause
+
+
+def test_a_run_whose_ranks_are_all_done_is_done(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    beats = BeatFile(run, 0)
+    beats.write(Beat(0, 1, 1, 1, 5, "computed", 1.0))
+    beats.remove()
+    assert outcome_of(0, False, run, update=5, samples_seen=80).status.state == "done"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.table import Kind
 from tests.processes import ROOT, clean_environment, launcher, processes_with
 
 TINY = "tests/tasks/tiny.yaml"
@@ -117,6 +118,12 @@ def test_batch_and_rate_follow_the_batch_schedule(runs: Path) -> None:
     assert [row["train/global_step"] for row in rows(runs) if "eval/loss" in row] == [7, 11]
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank raises an exception",
+    by="in the loss",
+    outcome="named with its rank, update and log, also in status.json; nothing is left running",
+)
 @pytest.mark.parametrize(("method", "rank"), [("torchrun", 0), slow("accelerate", 1), slow("torchrun", 1)])
 def test_an_exception_is_named_with_its_rank_and_log(runs: Path, method: str, rank: int) -> None:
     done = run_tiny(
@@ -143,6 +150,12 @@ def test_an_exception_in_the_only_rank(runs: Path) -> None:
     assert done.stderr.startswith("launcher: Rank 0 failed in update 1: ValueError: bad pixel in sample 17. Its log: ")
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank is killed or crashes",
+    by="SIGKILL, SIGSEGV in the loss",
+    outcome="named with its rank, also in status.json; nothing is left running",
+)
 @pytest.mark.parametrize(
     ("fault", "rank", "words"),
     [
@@ -159,6 +172,12 @@ def test_a_killed_rank_is_the_cause_and_not_its_victims(runs: Path, fault: str, 
     assert status(runs)["failure"]["rank"] == rank
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "a rank leaves with an exit code",
+    by="`sys.exit(7)`",
+    outcome="a failure, named with its rank",
+)
 def test_a_rank_that_leaves_is_a_failure(runs: Path) -> None:
     done = run_tiny(runs, "task.args.fault=exit", "task.args.rank=1", "task.args.at=5")
     assert done.returncode == 3
@@ -172,6 +191,12 @@ def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
     assert "data.samples: the recipe says 65, but there are 64. Set data.samples=64." in done.stderr
 
 
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a signal to the launcher",
+    by="SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2",
+    outcome="the update is finished and saved, exit code 75",
+)
 @pytest.mark.parametrize(
     ("method", "number"),
     [
@@ -181,6 +206,7 @@ def test_numbers_that_are_not_so_are_a_wrong_request(runs: Path) -> None:
         slow("torchrun", signal.SIGHUP),
         slow("accelerate", signal.SIGINT),
         slow("torchrun", signal.SIGUSR1),
+        slow("torchrun", signal.SIGUSR2),
     ],
 )
 def test_a_signal_ends_the_run_after_its_update(runs: Path, number: signal.Signals, method: str) -> None:
@@ -200,6 +226,12 @@ def test_a_signal_to_a_single_process_of_accelerate(runs: Path) -> None:
     assert status(runs)["update"] == len(rows(runs)) >= 1
 
 
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a second signal",
+    by="SIGINT twice",
+    outcome="the end at once",
+)
 def test_a_second_signal_ends_a_run_that_hangs(runs: Path) -> None:
     started = Started(runs, "hang")
     started.process.send_signal(signal.SIGINT)
@@ -228,6 +260,12 @@ def ended(pidfd: int) -> None:
         os.close(pidfd)
 
 
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a signal while loading processes work",
+    by="SIGTERM, which torchrun passes to the whole session",
+    outcome="the update gets its data, is finished and saved",
+)
 def test_loading_processes_outlive_the_signal(runs: Path) -> None:
     """torchrun signals the whole session of a rank, loading processes too: the update still gets its data."""
     done = Started(runs, "tell", "data.workers=2").end(signal.SIGTERM)
@@ -248,6 +286,12 @@ def test_a_signal_that_was_ignored_at_the_start_is_ignored(runs: Path) -> None:
     assert "SIGHUP" not in done.stdout
 
 
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "the launcher dies as its ranks start",
+    by="SIGKILL",
+    outcome="nothing is left running",
+)
 @pytest.mark.parametrize("ranks", [1, slow(2)])
 def test_nothing_trains_on_after_a_launcher_that_was_killed_at_the_start(runs: Path, ranks: int) -> None:
     """Before the workers could ask the kernel to end with their parent."""
@@ -259,6 +303,12 @@ def test_nothing_trains_on_after_a_launcher_that_was_killed_at_the_start(runs: P
     wait_until(lambda: not list(processes_with(str(runs))))
 
 
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a signal before the first update",
+    by="SIGTERM while torchrun starts",
+    outcome="the end at once, long before the grace is over",
+)
 def test_a_signal_at_the_start_ends_the_run(runs: Path) -> None:
     """Before torchrun has its handlers."""
     command = [sys.executable, "-m", "launcher", "run", TINY, "train.updates=1000000"]
@@ -317,6 +367,12 @@ def test_an_agent_that_is_killed_is_said(runs: Path) -> None:
     assert status(runs)["state"] == "failed"
 
 
+@pytest.mark.fault(
+    Kind.DIRECTORY,
+    "two launches in one run directory",
+    by="the second while the first trains",
+    outcome="the second is refused, names the holder, exit code 73",
+)
 def test_a_run_directory_has_one_writer(runs: Path) -> None:
     started = Started(runs, "hang")
     second = run_tiny(runs)
@@ -328,6 +384,12 @@ def test_a_run_directory_has_one_writer(runs: Path) -> None:
     assert "holds a run already. Go on with it by --resume auto, or choose another --run-id." in third.stderr
 
 
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "names that a shell or a file system takes apart",
+    by="`../x`, `a/b`, `-rf`, `$(id)`, none, 300 characters, a letter beyond ASCII",
+    outcome="refused, exit code 2; no shell anywhere",
+)
 @pytest.mark.parametrize("run_id", ["../x", "a/b", "-rf", "$(id)", "", "x" * 300, "ü"])
 def test_a_run_id_is_a_name(runs: Path, run_id: str) -> None:
     done = launcher("run", TINY, "--runs", str(runs), f"--run-id={run_id}")
@@ -345,6 +407,12 @@ def test_a_runs_folder_that_cannot_be_made(runs: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.fault(
+    Kind.WORLD,
+    "more ranks than were planned",
+    by="torchrun by hand, with another number",
+    outcome="refused before the first update",
+)
 def test_a_world_that_differs_from_the_plan_is_refused(runs: Path) -> None:
     """The pasted command with another number of ranks: nothing trains with numbers made for another world."""
     shown = launcher("run", TINY, "--dry-run", "--runs", str(runs), "--run-id", "it").stdout

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.table import Kind
 from tests.processes import launcher
 
 
@@ -29,6 +30,12 @@ def test_a_rank_without_samples_harms_no_window(tmp_path: Path) -> None:
     assert all(isinstance(row["train/loss"], float) for row in rows)
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "gradients that are not reduced",
+    by="a loss that uses half of the model",
+    outcome="the run ends before a wrong step",
+)
 def test_gradients_that_are_not_reduced_end_the_run_before_a_wrong_step(tmp_path: Path) -> None:
     code, stderr, rows = run(tmp_path, "HalfUsed", "train.updates=1")
     assert code == 3
@@ -37,6 +44,12 @@ def test_gradients_that_are_not_reduced_end_the_run_before_a_wrong_step(tmp_path
     assert rows == []
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "ranks that see different data",
+    by="a task that deals its data out itself",
+    outcome="refused before the first update",
+)
 def test_ranks_that_see_different_data_are_refused(tmp_path: Path) -> None:
     code, stderr, rows = run(tmp_path, "OwnPart")
     assert code == 3

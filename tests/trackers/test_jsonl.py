@@ -8,6 +8,7 @@ import pytest
 
 from launcher.trackers.base import Composite
 from launcher.trackers.jsonl import JsonlTracker
+from tests.faults.table import Kind
 
 
 def test_rows_are_in_the_file_as_soon_as_they_are_logged(tmp_path: Path) -> None:
@@ -20,6 +21,12 @@ def test_rows_are_in_the_file_as_soon_as_they_are_logged(tmp_path: Path) -> None
     assert said == []
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "the disk is full when a row is written",
+    by="/dev/full",
+    outcome="said once; rows wait in memory",
+)
 def test_a_full_disk_is_said_once_and_ends_nothing() -> None:
     said: list[str] = []
     tracker = JsonlTracker(Path("/dev/full"), said.append)

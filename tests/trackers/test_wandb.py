@@ -26,6 +26,7 @@ from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import Choice, choose_mode, make_wandb_tracker
 from launcher.trackers.wandb_id import new_wandb_id
 from launcher.trackers.wandb_session import Patience
+from tests.faults.table import Kind
 from tests.wandb_files import LoggedRun, read_offline_run
 from tests.wandb_server import WandbServer
 
@@ -225,6 +226,12 @@ def test_an_offline_run_can_be_uploaded_as_it_says(offline: tuple[Bench, list[st
     assert run.exit_code == 1
 
 
+@pytest.mark.fault(
+    Kind.SECRET,
+    "W&B's key",
+    by="in the environment of an online run",
+    outcome="in no file of the run",
+)
 def test_an_online_run_has_everything_on_the_server_and_the_key_in_no_file(bench: Bench, server: WandbServer) -> None:
     said = bench.train("auto", env={"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY})
     (run,) = server.runs.values()
@@ -288,6 +295,12 @@ def test_wandb_mode_wins_over_auto_only(bench: Bench, server: WandbServer) -> No
     assert bench.train("online", env=env)[0].startswith("W&B: online at ")
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "a bad W&B key",
+    by="too short",
+    outcome="named; the run goes offline",
+)
 def test_a_bad_key_is_named_and_the_run_goes_offline(bench: Bench, server: WandbServer) -> None:
     said = bench.train("auto", env={"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "short"})
     assert said[0].startswith("W&B: offline, because the key cannot be used: ")
@@ -315,6 +328,12 @@ def test_online_without_a_key_does_not_ask_for_one(bench: Bench) -> None:
     assert len(shown) == 2
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B's server is not there",
+    by="nobody listens; a listener that never answers",
+    outcome="the run goes offline within seconds, says so, and has all of it in its files",
+)
 @pytest.mark.parametrize("listens", [False, True], ids=["refuses", "never answers"])
 def test_without_its_server_a_run_goes_offline_within_seconds(bench: Bench, listens: bool) -> None:
     with socket.socket() as port:
@@ -334,6 +353,12 @@ def test_without_its_server_a_run_goes_offline_within_seconds(bench: Bench, list
     assert run.exit_code == 0
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B's server never answers at the end of an offline run",
+    by="a listener",
+    outcome="not asked, not waited for",
+)
 def test_an_offline_run_does_not_wait_for_a_server_at_its_end(bench: Bench) -> None:
     """W&B reports its use when the process ends, and waits for a server that does not answer."""
     with socket.socket() as port:
@@ -345,6 +370,12 @@ def test_an_offline_run_does_not_wait_for_a_server_at_its_end(bench: Bench) -> N
             port.accept()
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B's process dies",
+    by="SIGKILL of wandb-core between two rows",
+    outcome="said once; the training goes on",
+)
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_training_goes_on_when_wandb_dies(bench: Bench, server: WandbServer, mode: str) -> None:
     env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
@@ -355,6 +386,12 @@ def test_training_goes_on_when_wandb_dies(bench: Bench, server: WandbServer, mod
     assert Path(bench.sync_command(said[1])[-1]).is_dir()
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B's server answers rows with errors",
+    by="HTTP 500",
+    outcome="said once; the run ends in time; `launcher sync` uploads what is missing",
+)
 def test_training_ends_when_the_server_takes_no_rows(bench: Bench) -> None:
     with WandbServer(takes_rows=False) as server:
         env = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
@@ -365,6 +402,12 @@ def test_training_ends_when_the_server_takes_no_rows(bench: Bench) -> None:
         assert_whole(bench.sync(said[1], server), "online", UPLOADED)
 
 
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B cannot start",
+    by="a wrong setting",
+    outcome="said; the training goes on",
+)
 def test_training_goes_on_when_wandb_cannot_start(bench: Bench) -> None:
     said = bench.train("auto", env={"WANDB_MODE": "sideways"})
     assert said[0].startswith("W&B: not used, because it could not start: ")

@@ -17,8 +17,9 @@ from launcher.recipe.schema import MultitaskSection
 from launcher.train.accumulation import LoadedWindow
 from launcher.train.engines.single import SingleEngine
 from launcher.train.loader import Share, WindowLoader, shares_of_rank, to_device
-from launcher.train.task import Task
+from launcher.train.task import SampleError, Task
 from launcher.train.task_losses import TaskLosses
+from tests.faults.table import Kind
 
 SAMPLES = 53
 
@@ -180,3 +181,38 @@ def test_a_rank_may_have_no_micro_batch(workers: int) -> None:
     assert [len(window.micro_batches) for window in loaded] == [1, 1, 0]
     shares = shares_of_rank(windows_of(5, updates=3), 4, SAMPLES, seed=4)
     assert [window.micro_batches for window in loader(Task(), DATA["one by one"], shares, workers)] == [()] * 3
+
+
+class Broken(Listed):
+    """Sample 17 cannot be read."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if index == 17:
+            raise OSError("no such picture")
+        return super().__getitem__(index)
+
+
+class Fussy(Task):
+    """Makes no micro-batch of any samples."""
+
+    def collate(self, samples: list[Any]) -> Any:
+        raise ValueError("of two sizes")
+
+
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a sample cannot be read, or makes no micro-batch",
+    by="an exception, in the rank or in a loading process",
+    outcome="the sample is named",
+)
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("task", "data", "message"),
+    [
+        (Task(), Broken(), r"^sample 17: OSError: no such picture(\n|$)"),
+        (Fussy(), Listed(), r"^samples \d+(, \d+){5}: ValueError: of two sizes(\n|$)"),
+    ],
+)
+def test_a_sample_that_cannot_be_had_is_named(task: Task, data: Listed, message: str, workers: int) -> None:
+    with pytest.raises(SampleError, match=message):
+        list(loader(task, data, shares_of_rank(windows_of(1), 0, SAMPLES, seed=4), workers))

@@ -1,0 +1,137 @@
+"""Signals at awkward moments: what was committed stays whole, and the run that goes on comes to the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.layout import RunDirectory
+from tests.faults.runs import Run, sample_of
+from tests.faults.table import Kind
+from tests.processes import ROOT, clean_environment, processes_with
+
+LATER = sample_of(6, rank=1, micro_step=1)
+
+
+def started(it: Run, *settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "launcher", *it.arguments(*settings)],
+        env=clean_environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for what the system has no event for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def ended(process: subprocess.Popen[str], *codes: int) -> tuple[str, str]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode in codes, out + err
+    return out, err
+
+
+def newest(it: Run) -> int:
+    """The update of the newest checkpoint, which is verified."""
+    found = Checkpoints(RunDirectory(it.path), print).newest()
+    return found.update if found else 0
+
+
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a second signal",
+    by="SIGTERM twice, SIGINT twice, while a rank hangs",
+    outcome="the end at once; the last checkpoint is whole, and the run goes on from it as if undisturbed",
+)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_the_last_checkpoint_whole(it: Run, whole: Run, number: signal.Signals) -> None:
+    faults = it.faults({LATER: "waits"})
+    process = started(it, *faults)
+    wait_until((it.notes / "waits").exists)
+    process.send_signal(number)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith(f"{number.name}: ending"):
+        pass
+    process.send_signal(number)
+    second = time.monotonic()
+    ended(process, 75, 130)
+    assert time.monotonic() - second < 20  # long before the grace of 60 s is over
+    assert newest(it) == 4
+    assert it.launch(*faults, "--resume", "auto").returncode == 0
+    assert it.result() == whole.result()
+
+
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "an update takes longer than the grace",
+    by="SIGTERM while a rank hangs",
+    outcome="the end when the grace is over; the run goes on from its last checkpoint as if undisturbed",
+)
+@pytest.mark.long
+def test_the_grace_is_the_longest_that_an_end_takes(it: Run, whole: Run) -> None:
+    faults = (*it.faults({LATER: "waits"}), "launch.grace=1")
+    process = started(it, *faults)
+    wait_until((it.notes / "waits").exists)
+    process.send_signal(signal.SIGTERM)
+    signalled = time.monotonic()
+    ended(process, 75, 130)
+    assert time.monotonic() - signalled < 20
+    assert it.launch(*faults, "--resume", "auto").returncode == 0
+    assert it.result() == whole.result()
+
+
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "all processes of a job are signalled",
+    by="SIGTERM, SIGUSR1 to launcher, agent, ranks and loading processes",
+    outcome="the update is finished and saved, exit code 75; the run goes on as if undisturbed",
+)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job(it: Run, number: signal.Signals) -> None:
+    settings = ("data.workers=1", "train.updates=100000", *it.faults({}))
+    process = started(it, *settings)
+    wait_until(lambda: (it.path / "metrics.jsonl").exists() and it.rows())
+    for pid in processes_with(str(it.runs)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    _, err = ended(process, 75)
+    assert err == ""
+    assert it.status()["state"] == "preempted"
+    assert newest(it) == len(it.rows()) == it.status()["update"]
+
+
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a signal while a checkpoint is written",
+    by="SIGTERM, the checkpoint in the background or not",
+    outcome="both the one under way and that of the end are whole, exit code 75",
+)
+@pytest.mark.long
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_a_signal_while_a_checkpoint_is_written(it: Run, background: str) -> None:
+    wide = ("task.entry=fatal.py:Wide", "checkpoint.every=1", f"checkpoint.background={background}")
+    process = started(it, *wide, "train.updates=100000")
+    wait_until(lambda: list((it.path / "checkpoints").glob(".unfinished_*")))
+    process.send_signal(signal.SIGTERM)
+    _, err = ended(process, 75)
+    assert err == ""
+    assert newest(it) == len(it.rows()) == it.status()["update"]
+    assert list((it.path / "checkpoints").glob(".*")) == []
