@@ -296,7 +296,9 @@ def main(out: Path) -> None:
         dist.init_process_group("gloo")
     rank = int(os.environ["RANK"])
     of_cases = {case.name: trained(case, rank, world) for case in CASES if world <= (case.virtual_ranks or world)}
+    copies = {virtual: peak_copies(rank, world, virtual) for virtual in (4, 8)}
     found = {
+        "copies": copies,
         "cases": of_cases,
         "after": trained(OVERLAPPED, rank, world, overlap=False),
         "refusal": _refusal(rank, world),

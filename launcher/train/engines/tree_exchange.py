@@ -72,7 +72,8 @@ class TreeExchange:
         self._virtual_ranks = virtual_ranks
         self._nodes = [partial_sums(other, world_size, virtual_ranks) for other in range(world_size)]
         self._under_way: deque[_UnderWay] = deque()
-        self._gathering: list[_Gathering] = []
+        self._gathering: deque[_Gathering] = deque()
+        self._sums: list[Tensor] = []
         self._bytes = 0
         self._aside: torch.cuda.Stream | None = None
 
@@ -112,12 +113,12 @@ class TreeExchange:
         """The sums of the buckets that were begun since the last end, in their order."""
         while self._under_way:
             self._gather()
-        sums = []
-        for gathering in self._gathering:
-            _wait(gathering.work)
-            sums.append(gathering.everything[: gathering.values])
-        moved = int(self._bytes * copies_per_update(self._world_size, self._virtual_ranks))
-        self._gathering, self._bytes = [], 0
+        while self._gathering:
+            self._take()
+        if self._aside is not None:
+            torch.cuda.current_stream(self._aside.device).wait_stream(self._aside)
+        sums, moved = self._sums, int(self._bytes * copies_per_update(self._world_size, self._virtual_ranks))
+        self._sums, self._bytes = [], 0
         return Exchanged(sums, 2 * len(sums), moved)
 
     def _gather(self) -> None:
@@ -129,6 +130,15 @@ class TreeExchange:
             everything = whole.new_empty(whole.numel() * self._world_size)
             work = dist.all_gather(list(everything.chunk(self._world_size)), whole, async_op=True)
         self._gathering.append(_Gathering(whole, everything, work, bucket.values))
+        if len(self._gathering) > _AHEAD:
+            self._take()
+
+    def _take(self) -> None:
+        """Take the oldest bucket that is being gathered, and let go of what it was made of."""
+        bucket = self._gathering.popleft()
+        with self._beside_the_backward(bucket.whole):
+            _wait(bucket.work)
+        self._sums.append(bucket.everything[: bucket.values])
 
     @contextmanager
     def _beside_the_backward(self, values: Tensor) -> Iterator[None]:
