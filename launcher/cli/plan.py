@@ -34,7 +34,8 @@ def plan(
     request = read_request(recipe, overrides or [])
     plan = request.plan
     worlds = compare_worlds(plan.recipe, world or possible_worlds(plan.recipe, plan.topology))
-    editions = compare_editions(plan.recipe.multitask, plan.topology.world_size, request.written)
+    can_overlap = plan.exact_cost is None or plan.exact_cost.can_overlap
+    editions = compare_editions(plan.recipe.multitask, plan.topology.world_size, request.written, can_overlap)
     spec = preview(request)
     if as_json:
         typer.echo(json.dumps(plan_as_json(plan, worlds, editions, spec), indent=2))

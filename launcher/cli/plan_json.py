@@ -43,6 +43,7 @@ def plan_as_json(
         "learning_rate": plan.learning_rate.peak,
         "warmup_updates": plan.learning_rate.warmup_updates,
         "reduction": plan.reduction.model_dump() if plan.reduction else None,
+        "exact": asdict(plan.exact_cost) if plan.exact_cost else None,
         "multitask": {
             "losses": dict(plan.recipe.multitask.losses),
             "backward": plan.recipe.multitask.backward,

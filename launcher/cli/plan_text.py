@@ -12,7 +12,6 @@ from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.editions import EditionRow
-from launcher.plan.exact import copies_per_update
 from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.plan.stages import StagePlan
@@ -165,13 +164,38 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
         yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
     else:
-        virtual = plan.recipe.train.exact_ranks
-        copies = 1 if virtual is None else copies_per_update(plan.topology.world_size, virtual)
+        exact = plan.exact_cost
+        copies = 1 if exact is None else exact.copies_per_update
         times = "" if copies == 1 else f" × {copies:g}: exact, with blocks of virtual ranks that are not aligned"
         source = f"per update = {reduction.parameters:,} parameters × 4 B{times}"
         yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+    yield from _exact_lines(plan)
+
+
+def _exact_lines(plan: Plan) -> Iterator[Line]:
+    """What exact costs beside the same training without it."""
+    exact = plan.exact_cost
+    if exact is None:
+        return
+    world, virtual = plan.topology.world_size, exact.virtual_ranks
+    if world > 1:
+        yield (
+            "exact: bytes",
+            f"{exact.copies_per_update:g} ×",
+            "those of a ring all-reduce, added in the order of a tree",
+        )
+        when = "after the last backward"
+        if exact.overlapped:
+            when = f"while the last backward goes on: {plural(world, 'rank')} = {plural(virtual, 'virtual rank')}"
+        elif world < virtual:
+            when += f": {plural(world, 'rank')} < {plural(virtual, 'virtual rank')}"
+        else:
+            when += f": multitask.backward={plan.recipe.multitask.backward}"
+        yield "exact: reduced", "overlaps" if exact.overlapped else "waits", when
+    extra = "" if exact.extra_memory_bytes is None else f": {size(exact.extra_memory_bytes)} more"
+    yield "exact: memory", f"{exact.gradient_copies} ×", f"the gradients, at most, where plain training holds 1{extra}"
 
 
 def noise_lines(plan: Plan) -> Iterator[Line]:

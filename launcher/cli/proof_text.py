@@ -70,7 +70,7 @@ def window_lines(proof: Proof) -> Iterator[tuple[str, str]]:
         return
     without = size(reduced.bytes_without_no_sync)
     yield "all-reduces", f"{plural(reduced.calls, 'call')} with {size(reduced.bytes)}"
-    yield "planned", f"{size(reduced.planned_bytes)}, one copy of the gradients ({without} without no_sync)"
+    yield "planned", f"{size(reduced.planned_bytes)} per update ({without} without no_sync)"
 
 
 def _print_cause(console: Console, cause: Cause) -> None:

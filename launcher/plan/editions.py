@@ -11,6 +11,8 @@ from launcher.recipe.schema import Backward, MultitaskSection
 Layout: TypeAlias = Literal["own forwards", "trunk"]
 """A forward pass for each loss, as `Task.loss` writes it, or one for all of them: `Task.trunk` and `Task.heads`."""
 
+Reduction: TypeAlias = Literal["overlapped", "after", "none"]
+
 
 @dataclass(frozen=True)
 class EditionRow:
@@ -34,11 +36,11 @@ class EditionRow:
     head_graphs: int
     trunk_forwards: int
     trunk_backwards: int
-    reduction: Literal["overlapped", "after", "none"]
+    reduction: Reduction
 
 
 def compare_editions(
-    section: MultitaskSection, world_size: int, written: Collection[str] | None
+    section: MultitaskSection, world_size: int, written: Collection[str] | None, can_overlap: bool = True
 ) -> tuple[EditionRow, ...]:
     """The editions that several losses can go backward in; none for one loss.
 
@@ -47,11 +49,12 @@ def compare_editions(
         world_size: ranks, W.
         written: which of `loss`, `trunk` and `heads` the task writes. None if that is not known: an edition then has
             a row for each layout.
+        can_overlap: whether one backward of a micro-step could overlap with the reduction.
     """
     if not section.losses:
         return ()
     return tuple(
-        _row(section, backward, layout, world_size)
+        _row(section, backward, layout, _reduction(backward, world_size, can_overlap))
         for backward in get_args(Backward)
         for layout in _layouts(backward, written)
     )
@@ -68,11 +71,16 @@ def _layouts(backward: Backward, written: Collection[str] | None) -> Iterator[La
         yield "trunk"
 
 
-def _row(section: MultitaskSection, backward: Backward, layout: Layout, world_size: int) -> EditionRow:
+def _reduction(backward: Backward, world_size: int, can_overlap: bool) -> Reduction:
+    if world_size == 1:
+        return "none"
+    return "overlapped" if backward == "joint" and can_overlap else "after"
+
+
+def _row(section: MultitaskSection, backward: Backward, layout: Layout, reduction: Reduction) -> EditionRow:
     losses = len(section.losses)
     alive = losses if backward == "joint" else 1
     own = layout == "own forwards"
-    reduction: Literal["overlapped", "after"] = "overlapped" if backward == "joint" else "after"
     return EditionRow(
         backward=backward,
         layout=layout,
@@ -81,5 +89,5 @@ def _row(section: MultitaskSection, backward: Backward, layout: Layout, world_si
         head_graphs=alive,
         trunk_forwards=losses if own else 1,
         trunk_backwards=losses if own or backward == "sequential" else 1,
-        reduction=reduction if world_size > 1 else "none",
+        reduction=reduction,
     )

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import virtual_ranks_of
+from launcher.recipe.schema import Recipe
 
 T = TypeVar("T")
 
@@ -70,6 +71,11 @@ class TreeSum(Generic[T]):
         while self._rise():
             pass
 
+    @property
+    def held(self) -> int:
+        """How many sums have no sibling yet."""
+        return len(self._open)
+
     def take(self) -> list[tuple[Node, T]]:
         """The sums that have no sibling yet, from the left to the right, which are then forgotten.
 
@@ -115,3 +121,87 @@ def copies_per_update(world_size: int, virtual_ranks: int) -> float:
     """
     most = max(len(partial_sums(rank, world_size, virtual_ranks)) for rank in range(world_size))
     return (most + 1) / 2
+
+
+def gradient_copies(world_size: int, virtual_ranks: int) -> int:
+    """Copies of the gradients that the busiest rank of an exact run holds at once; plain training holds one.
+
+    They are the partial sums of its virtual ranks and the gradient that the next one adds to, or the partial sums of
+    all and the whole sum. Besides there are the few buckets that are under way.
+
+    Args:
+        world_size: ranks, W.
+        virtual_ranks: virtual ranks, V.
+    """
+    return max(_copies_of_rank(rank, world_size, virtual_ranks) for rank in range(world_size))
+
+
+def _copies_of_rank(rank: int, world_size: int, virtual_ranks: int) -> int:
+    tree: TreeSum[None] = TreeSum(virtual_ranks, lambda left, right: None)
+    most = 0
+    for virtual in virtual_ranks_of(rank, world_size, virtual_ranks):
+        most = max(most, tree.held + 1)
+        tree.put(Node(0, virtual), None)
+    return max(most, tree.held + 1) if world_size > 1 else most
+
+
+@dataclass(frozen=True)
+class ExactCost:
+    """What an exact run costs beside the same training without `exact`.
+
+    Attributes:
+        virtual_ranks: virtual ranks, V.
+        copies_per_update: bytes that cross the network, in those of a ring all-reduce.
+        gradient_copies: copies of the gradients in the memory of the busiest rank, where there would be one.
+        can_overlap: whether the number of ranks allows that gradients are reduced while the last backward goes on.
+        overlapped: whether they are: there must be one backward in a micro-step, too.
+        bytes_per_update: what a ring all-reduce would be handed to move as much; None while the model is not known.
+        ring_bytes_per_update: what it is handed without `exact`.
+        extra_memory_bytes: of the copies beyond the one; buckets under way come on top.
+    """
+
+    virtual_ranks: int
+    copies_per_update: float
+    gradient_copies: int
+    can_overlap: bool
+    overlapped: bool
+    bytes_per_update: int | None
+    ring_bytes_per_update: int | None
+    extra_memory_bytes: int | None
+
+
+def exact_cost(recipe: Recipe, world_size: int, gradient_bytes: int | None) -> ExactCost | None:
+    """What `exact` costs a run; None where the recipe does not ask for it.
+
+    Args:
+        recipe: the recipe.
+        world_size: ranks, W.
+        gradient_bytes: one copy of the gradients, if the model is known.
+    """
+    virtual_ranks = recipe.train.exact_ranks
+    if virtual_ranks is None:
+        return None
+    moved, held = copies_per_update(world_size, virtual_ranks), gradient_copies(world_size, virtual_ranks)
+    ring = gradient_bytes if world_size > 1 else 0
+    return ExactCost(
+        virtual_ranks=virtual_ranks,
+        copies_per_update=moved,
+        gradient_copies=held,
+        can_overlap=overlaps(world_size, virtual_ranks),
+        overlapped=overlaps(world_size, virtual_ranks) and recipe.multitask.backward == "joint",
+        bytes_per_update=None if ring is None else int(ring * moved),
+        ring_bytes_per_update=ring,
+        extra_memory_bytes=None if gradient_bytes is None else gradient_bytes * (held - 1),
+    )
+
+
+def overlaps(world_size: int, virtual_ranks: int) -> bool:
+    """Whether an exact run can reduce gradients while the last backward goes on.
+
+    A rank that stands for several virtual ones can not: their sum is whole only when the last one's gradients are.
+
+    Args:
+        world_size: ranks, W.
+        virtual_ranks: virtual ranks, V.
+    """
+    return 1 < world_size == virtual_ranks

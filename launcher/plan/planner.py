@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
 from launcher.plan.equal_steps import refuse_unequal_steps
-from launcher.plan.exact import copies_per_update, refuse_too_many_ranks
+from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
@@ -85,6 +85,12 @@ class Plan(BaseModel):
         begun = (stage for stage in reversed(self.stages) if stage.first_update <= update)
         return next(begun, self.stages[0]).global_
 
+    @property
+    def exact_cost(self) -> ExactCost | None:
+        """What `train.determinism: exact` costs the run; None without it."""
+        gradient = self.reduction.parameters * GRADIENT_BYTES if self.reduction else None
+        return exact_cost(self.recipe, self.topology.world_size, gradient)
+
     def to_json(self) -> str:
         """The plan as `plan.json` holds it."""
         return self.model_dump_json(by_alias=True, indent=2)
@@ -110,7 +116,7 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
-    reduction = _reduction(recipe.model.parameters, batch, virtual_ranks)
+    reduction = _reduction(recipe, batch)
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,
         scale=stages[-1].learning_rate_scale,
@@ -168,14 +174,15 @@ def plan_again(plan: Plan, topology: Topology) -> Plan:
     return make_plan(plan.recipe, topology).model_copy(update={"warnings": plan.warnings})
 
 
-def _reduction(parameters: int | None, batch: BatchPlan, virtual_ranks: int | None) -> ReductionPlan | None:
+def _reduction(recipe: Recipe, batch: BatchPlan) -> ReductionPlan | None:
+    parameters = recipe.model.parameters
     if parameters is None:
         return None
     gradient = parameters * GRADIENT_BYTES if batch.world_size > 1 else 0
-    if virtual_ranks is not None:
-        gradient = int(gradient * copies_per_update(batch.world_size, virtual_ranks))
+    exact = exact_cost(recipe, batch.world_size, gradient)
+    reduced = gradient if exact is None or exact.bytes_per_update is None else exact.bytes_per_update
     return ReductionPlan(
         parameters=parameters,
-        bytes_per_update=gradient,
-        bytes_without_no_sync=gradient * batch.accumulation,
+        bytes_per_update=reduced,
+        bytes_without_no_sync=reduced * batch.accumulation,
     )

@@ -60,7 +60,9 @@ def dealing(plan: Plan) -> str:
     runs = [(steps, len(list(same))) for steps, same in groupby(batch.micro_steps)]
     uneven = (f"{words.plural(ranks, 'rank')} with {_steps(steps)}" for steps, ranks in runs)
     takes = f"{_steps(batch.accumulation)} each" if len(runs) == 1 else ", ".join(uneven)
-    when = "in the backward" if plan.recipe.multitask.backward == "joint" else "after the last backward"
+    exact = plan.exact_cost
+    overlapped = exact.overlapped if exact else plan.recipe.multitask.backward == "joint"
+    when = "in the backward" if overlapped else "after the last backward"
     return (
         f"The {total} are dealt to {words.plural(batch.world_size, 'rank')}: {takes}. Gradients add up on each rank "
         f"and cross the network once per update, {when} of its last micro-step, the boundary."

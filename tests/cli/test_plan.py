@@ -8,6 +8,11 @@ import sys
 import pytest
 
 from launcher.cli.app import repeat_option
+from launcher.cli.plan_json import plan_as_json
+from launcher.cli.plan_text import gradient_lines
+from launcher.plan.planner import make_plan
+from launcher.plan.topology import Topology
+from launcher.recipe.schema import Recipe
 from tests.processes import ROOT, clean_environment, launcher
 
 DIGITS = "recipes/digits/recipe.yaml"
@@ -104,6 +109,32 @@ def test_plan_holds_the_batch_against_a_measured_noise_scale() -> None:
     found = json.loads(plan(DIGITS, "--json", "noise_scale.measured=100"))
     assert found["noise_scale"] == {"measured": 100, "batch": "above"}
     assert json.loads(plan(DIGITS, "--json"))["noise_scale"] is None
+
+
+@pytest.mark.parametrize(
+    ("world", "copies", "when", "memory"),
+    [
+        (3, "1.5 ×", "after the last backward: 3 ranks < 8 virtual ranks", "3 ×"),
+        (8, "1 ×", "while the last backward goes on: 8 ranks = 8 virtual ranks", "2 ×"),
+    ],
+)
+def test_plan_says_what_exact_costs(world: int, copies: str, when: str, memory: str) -> None:
+    given = {
+        "task": {"entry": "package.module:Task"},
+        "batch": {"global": 8, "micro": 1},
+        "train": {"updates": 2, "determinism": "exact", "virtual_ranks": 8},
+        "model": {"parameters": 1_000_000},
+    }
+    planned = make_plan(Recipe.model_validate(given), Topology(nodes=1, nproc_per_node=world, device="cpu"))
+    lines = {label: (value, source) for label, value, source in gradient_lines(planned)}
+    assert lines["exact: bytes"] == (copies, "those of a ring all-reduce, added in the order of a tree")
+    assert lines["exact: reduced"] == ("overlaps" if world == 8 else "waits", when)
+    extra = f"{(int(memory[0]) - 1) * 4} MB more"
+    assert lines["exact: memory"] == (memory, f"the gradients, at most, where plain training holds 1: {extra}")
+    exact = plan_as_json(planned, (), (), None)["exact"]
+    assert (exact["overlapped"], exact["gradient_copies"]) == (world == 8, int(memory[0]))
+    assert exact["ring_bytes_per_update"] == 4_000_000
+    assert exact["bytes_per_update"] == 4_000_000 * float(copies[:-2])
 
 
 def test_plan_of_data_that_is_not_known_says_so() -> None:

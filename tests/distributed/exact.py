@@ -9,20 +9,28 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from launcher.errors import RequestError
 from launcher.plan.planner import make_plan, with_facts
 from launcher.plan.topology import Topology
-from launcher.recipe.schema import Recipe
+from launcher.plan.windows import windows_of_run
+from launcher.recipe.schema import ParallelSection, Recipe
+from launcher.train.engines.exact import ExactEngine
+from launcher.train.engines.gradients import trained_bytes
 from launcher.train.job import build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult
@@ -65,8 +73,15 @@ CASES = (
     Case("counted", 8, "Counted"),
     Case("sequential", 4, "Several", backward="sequential"),
     Case("unused", 4, "Unused"),
+    Case("V=2", 2),
+    Case("V=3", 3),
+    Case("V=3, fewer micro-batches", 3, global_batch=5),
+    Case("twice", 4, "Twice"),
     Case("as DDP", None),
 )
+
+
+OVERLAPPED = CASES[0]  # where there are as many ranks as it has virtual ones
 
 
 class Plain(Task):
@@ -124,6 +139,20 @@ class Unused(Plain):
         return functional.mse_loss(model["some"](found) if float(inputs[0, 0]) > 0 else found, targets)
 
 
+class Twice(Plain):
+    """A layer that gets its gradient in several backwards, which run within the backward."""
+
+    def model(self) -> nn.Module:
+        return nn.ModuleDict({"first": nn.Linear(FEATURES, 33), "again": nn.Linear(33, 33), "last": nn.Linear(33, 1)})
+
+    def loss(self, model: Any, batch: Any) -> Tensor:
+        inputs, targets = batch
+        found = model["first"](inputs)
+        for _ in range(3):
+            found = checkpoint(model["again"], found, use_reentrant=True).tanh()
+        return functional.mse_loss(model["last"](found), targets)
+
+
 class Normed(Plain):
     """BatchNorm, whose running statistics follow from the order of the micro-batches."""
 
@@ -131,11 +160,51 @@ class Normed(Plain):
         return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
 
 
-TASKS = {task.__name__: task for task in (Plain, Counted, Several, Unused, Normed)}
+TASKS = {task.__name__: task for task in (Plain, Counted, Several, Unused, Twice, Normed)}
 
 
-def trained(case: Case, rank: int, world: int) -> dict[str, Any]:
-    """What a training ends with on this rank."""
+class Recorder:
+    """What happens in an update, in order: gradients that are there, and collective calls with the bytes they send.
+
+    Args:
+        model: whose gradients.
+        world: ranks.
+    """
+
+    def __init__(self, model: nn.Module, world: int) -> None:
+        self.updates: list[list[str]] = []
+        self.sent: list[float] = []
+        self._world = world
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(lambda _: self._note("gradient"))  # type: ignore[no-untyped-call]  # torch's
+
+    def begins(self, update: int) -> None:
+        self.updates.append([])
+        self.sent.append(0.0)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        to_all, gather = dist.all_to_all_single, dist.all_gather
+
+        def all_to_all_single(receive: Tensor, send: Tensor, *arguments: Any, **named: Any) -> Any:
+            self._note("exchange", send.nbytes * (self._world - 1) / self._world)
+            return to_all(receive, send, *arguments, **named)
+
+        def all_gather(receive: list[Tensor], send: Tensor, **named: Any) -> Any:
+            self._note("gather", send.nbytes * (self._world - 1))
+            return gather(receive, send, **named)
+
+        with mock.patch.multiple(dist, all_to_all_single=all_to_all_single, all_gather=all_gather):
+            yield
+
+    def _note(self, what: str, sent: float = 0.0) -> None:
+        if self.updates:
+            self.updates[-1].append(what)
+            self.sent[-1] += sent
+
+
+def trained(case: Case, rank: int, world: int, overlap: bool = True) -> dict[str, Any]:
+    """What a training ends with on this rank; without overlap, buckets go only after the backward in any case."""
     recipe = Recipe.model_validate(
         {
             "task": {"entry": f"package.module:{case.task}"},
@@ -159,15 +228,48 @@ def trained(case: Case, rank: int, world: int) -> dict[str, Any]:
     plan = with_facts(plan, samples=SAMPLES, parameters=materials.parameters)
     job = build_job(plan, materials, rank, torch.device("cpu"), lambda: False)
     results: list[StepResult] = []
-    train(job, results.append, lambda update: None)
+    recorder = Recorder(job.engine.model, world)
+    if not overlap:
+        job.engine._overlaps = False  # type: ignore[attr-defined]  # only here is there anything to switch off
+    with recorder.recording():
+        train(job, results.append, recorder.begins)
     rows = [result.row() for result in results]
     return {
         "state": _hash(job.engine.model, job.stepper.optimizer),
         "rows": [[row.get(name) for name in ROW] for row in rows],
         "noise": [row.get("train/gradient_noise_scale") for row in rows],
         "bytes": [row["comm/allreduce_bytes"] for row in rows],
+        "calls": [row["comm/allreduce_calls"] for row in rows],
+        "events": recorder.updates,
+        "sent": recorder.sent,
         "gradient_bytes": 4 * materials.parameters,
     }
+
+
+def peak_copies(rank: int, world: int, virtual_ranks: int) -> float:
+    """Memory that an update of an exact run takes at most on this rank, in copies of the gradients."""
+    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(48)))
+    engine = ExactEngine(model, torch.device("cpu"), ParallelSection(bucket_mb=0.02), world, virtual_ranks)
+    inputs = torch.ones(1, 64)
+    (window,) = windows_of_run(
+        data_samples=virtual_ranks,
+        global_batch=virtual_ranks,
+        micro=1,
+        world_size=world,
+        keep_tail=True,
+        updates=1,
+        virtual_ranks=virtual_ranks,
+    )
+    steps = len(window.micro_batches(rank))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        for step in range(steps):
+            engine.begin(window, step)
+            engine.micro_step(lambda model: model(inputs).sum(), boundary=step == steps - 1)
+        engine.reduce()
+    assert profiled.profiler is not None
+    events = sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    held = accumulate(event.nbytes() for event in events if event.name() == "[memory]")
+    return float(max(held) / trained_bytes(model))
 
 
 def _hash(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
@@ -193,7 +295,14 @@ def main(out: Path) -> None:
     if world > 1:
         dist.init_process_group("gloo")
     rank = int(os.environ["RANK"])
-    found = {"cases": {case.name: trained(case, rank, world) for case in CASES}, "refusal": _refusal(rank, world)}
+    of_cases = {case.name: trained(case, rank, world) for case in CASES if world <= (case.virtual_ranks or world)}
+    copies = {virtual: peak_copies(rank, world, virtual) for virtual in (4, 8)}
+    found = {
+        "copies": copies,
+        "cases": of_cases,
+        "after": trained(OVERLAPPED, rank, world, overlap=False),
+        "refusal": _refusal(rank, world),
+    }
     if world > 1:
         gathered: list[Any] = [None] * world
         dist.all_gather_object(gathered, found)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.exact import CASES, Case
+from launcher.plan.exact import gradient_copies
+from tests.distributed.exact import CASES, UPDATES, Case
 from tests.processes import torchrun
 
 WORLDS = (1, 2, 3, 4)
@@ -29,8 +30,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
 
 def everything(measured: Measured, case: Case, what: str) -> list[Any]:
-    """What all ranks of all worlds found."""
-    return [rank["cases"][case.name][what] for rank in chain.from_iterable(measured[world] for world in WORLDS)]
+    """What all ranks of all worlds found that the case goes on."""
+    worlds = [world for world in WORLDS if world <= (case.virtual_ranks or world)]
+    return [rank["cases"][case.name][what] for rank in chain.from_iterable(measured[world] for world in worlds)]
+
+
+def last(events: list[str], event: str) -> int:
+    """The place of the last of its kind."""
+    return len(events) - 1 - events[::-1].index(event)
 
 
 @pytest.mark.parametrize("case", EXACT, ids=lambda case: case.name)
@@ -64,6 +71,65 @@ def test_aligned_blocks_cost_what_a_ring_does(measured: Measured, world: int, co
     for rank in measured[world]:
         case = rank["cases"]["V=8"]
         assert set(case["bytes"]) == {int(case["gradient_bytes"] * copies)}
+
+
+def test_with_a_virtual_rank_each_buckets_go_while_the_backward_goes_on(measured: Measured) -> None:
+    for rank in measured[4]:
+        for events in rank["cases"]["V=4"]["events"]:
+            assert events.index("exchange") < last(events, "gradient")
+        for events in (
+            *rank["after"]["events"],
+            *rank["cases"]["V=8"]["events"],
+            *rank["cases"]["sequential"]["events"],
+        ):
+            assert last(events, "gradient") < events.index("exchange")
+
+
+def test_all_ranks_call_in_one_order(measured: Measured) -> None:
+    """Whatever gradients they have: of other micro-batches, of a layer that some do not use, or none."""
+    for case in EXACT:
+        of_ranks = [
+            [[event for event in events if event != "gradient"] for events in rank["cases"][case.name]["events"]]
+            for rank in measured[min(4, case.virtual_ranks or 4)]
+        ]
+        assert all(of_rank == of_ranks[0] for of_rank in of_ranks)
+
+
+def test_overlap_changes_no_bits(measured: Measured) -> None:
+    for rank in measured[4]:
+        assert rank["after"]["state"] == rank["cases"]["V=4"]["state"]
+        assert rank["after"]["rows"] == rank["cases"]["V=4"]["rows"]
+
+
+def test_a_bucket_that_was_gone_too_early_goes_again_and_never_early_again(measured: Measured) -> None:
+    for rank in measured[4]:
+        first, *others = (events.count("exchange") for events in rank["cases"]["twice"]["events"])
+        assert first > others[0] == max(others) == min(others)
+        for events in rank["cases"]["twice"]["events"][1:]:
+            assert last(events, "gradient") < events.index("exchange")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_calls_and_bytes_are_those_of_the_collectives(measured: Measured, world: int) -> None:
+    """In bytes that a ring all-reduce is handed to send as much; a bucket is filled up to a multiple of the ranks."""
+    for case in EXACT:
+        if case.virtual_ranks and case.virtual_ranks < world:
+            continue
+        found = [rank["cases"][case.name] for rank in measured[world]]
+        for update in range(UPDATES):
+            calls = [len([event for event in rank["events"][update] if event != "gradient"]) for rank in found]
+            assert calls == [rank["calls"][update] for rank in found]
+            sent = max(rank["sent"][update] for rank in found)
+            as_ring = 2 * (world - 1) / world * found[0]["bytes"][update]
+            assert as_ring <= sent + 1 <= as_ring + 1 + calls[0] * 3 * 4 * world
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_memory_is_what_the_plan_says(measured: Measured, world: int) -> None:
+    """Activations, and the buckets that are under way, come on top of it."""
+    for virtual in (4, 8):
+        most = max(rank["copies"][str(virtual)] for rank in measured[world])
+        assert gradient_copies(world, virtual) - 0.1 <= most <= gradient_copies(world, virtual) + 0.5
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -141,3 +141,21 @@ def test_bytes_of_the_plan() -> None:
     model = {"parameters": 1000}
     found = [planned(world, model=model).reduction for world in (1, 2, 3)]
     assert [reduction.bytes_per_update for reduction in found if reduction] == [0, 4000, 6000]
+
+
+def test_cost_of_the_plan() -> None:
+    """With V = 8 a rank has log2(8/W) + 1 sums, or its sum and the whole one."""
+    found = [planned(world, model={"parameters": 1000}).exact_cost for world in (1, 2, 3, 4, 8)]
+    costs = [cost for cost in found if cost]
+    assert [cost.gradient_copies for cost in costs] == [4, 3, 3, 2, 2]
+    assert [cost.extra_memory_bytes for cost in costs] == [12000, 8000, 8000, 4000, 4000]
+    assert [cost.ring_bytes_per_update for cost in costs] == [0, 4000, 4000, 4000, 4000]
+    assert [cost.bytes_per_update for cost in costs] == [0, 4000, 6000, 4000, 4000]
+    assert [cost.overlapped for cost in costs] == [False, False, False, False, True]
+
+
+def test_several_backwards_do_not_overlap() -> None:
+    losses = {"losses": {"one": 1.0, "other": 1.0}, "backward": "sequential"}
+    cost = planned(8, multitask=losses).exact_cost
+    assert cost
+    assert (cost.can_overlap, cost.overlapped, cost.bytes_per_update) == (True, False, None)

@@ -24,6 +24,7 @@ BYTELM = (
     "batch.global=16",
     "batch.micro=4",
 )
+EXACT = ("train.determinism=exact",)
 
 
 def slow(*values: Any) -> Any:
@@ -46,6 +47,8 @@ def prove(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         slow((DIGITS, "launch.nproc_per_node=3", "batch.global=250"), 38_282 * 4),
         slow(("recipes/digits/accelerate.yaml", "launch.nproc_per_node=2"), 38_282 * 4),
         slow((DIGITS, "launch.nproc_per_node=1"), 0),
+        slow((DIGITS, *EXACT, "train.virtual_ranks=2", "launch.nproc_per_node=2"), 38_282 * 4),
+        slow((DIGITS, *EXACT, "train.virtual_ranks=8", "launch.nproc_per_node=3"), 38_282 * 4 * 3 // 2),
         slow((DIGITS, "launch.nproc_per_node=2", "train.precision=bf16", "data.workers=2"), 38_282 * 4),
     ],
 )
@@ -78,6 +81,13 @@ def test_the_culprit_is_named(tmp_path: Path, task: str, kind: str, place: str) 
     assert done.stderr == ""
     (cause,) = json.loads(done.stdout)["causes"]
     assert (cause["kind"], cause["places"]) == (kind, [place])
+
+
+@pytest.mark.long
+def test_what_cannot_be_exact_is_refused(tmp_path: Path) -> None:
+    done = prove(tmp_path, PROOFS, *EXACT, "train.virtual_ranks=2", "task.entry=proofs.py:Normalised")
+    assert done.returncode == 2
+    assert "train.determinism: exact cannot be: forward passes change 1.num_batches_tracked of the model" in done.stderr
 
 
 @pytest.mark.long

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from launcher.plan.exact import Node, TreeSum, copies_per_update, partial_sums
+
+_AHEAD = 2  # buckets whose partial sums are under way while those of later ones are still being computed
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,34 @@ class Exchanged:
     bytes: int
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    """A bucket whose partial sums are on their way; what is sent must last until it has arrived."""
+
+    send: Tensor
+    receive: Tensor
+    work: dist.Work | None
+    values: int
+
+
+@dataclass(frozen=True)
+class _Gathering:
+    """A bucket whose parts, which the ranks have added up, are on their way to all."""
+
+    whole: Tensor
+    everything: Tensor
+    work: dist.Work | None
+    values: int
+
+
 class TreeExchange:
     """Makes the whole sum of the partial sums of all ranks.
 
     Each rank evaluates the tree for its own part of every bucket: partial sums go all to all, and the parts are then
     gathered. Where ranks own aligned blocks of virtual ranks, that is as many bytes as a ring all-reduce takes.
+
+    Which calls follow one another is the same on all ranks whenever each of them begins a bucket: the sums of a bucket
+    are gathered once the next few were begun, and not when they happen to be there.
 
     Args:
         rank: this rank.
@@ -44,6 +71,11 @@ class TreeExchange:
         self._world_size = world_size
         self._virtual_ranks = virtual_ranks
         self._nodes = [partial_sums(other, world_size, virtual_ranks) for other in range(world_size)]
+        self._under_way: deque[_UnderWay] = deque()
+        self._gathering: deque[_Gathering] = deque()
+        self._sums: list[Tensor] = []
+        self._bytes = 0
+        self._aside: torch.cuda.Stream | None = None
 
     def add(self, own: Sequence[Sequence[Tensor]]) -> Exchanged:
         """Add the partial sums of all ranks.
@@ -54,29 +86,72 @@ class TreeExchange:
         if self._world_size == 1:
             ((*sums,),) = own
             return Exchanged([_without_minus_zeros(buffer) for buffer in sums], 0, 0)
-        sent, received, work = [], [], []  # what is sent must last until it has arrived
         for buffers in zip(*own, strict=True):
-            part = -(-buffers[0].numel() // self._world_size)
-            send = _in_parts(buffers, self._world_size, part)
-            sizes = [part * len(nodes) for nodes in self._nodes]
-            receive = send.new_empty(sum(sizes))
-            work.append(
-                dist.all_to_all_single(receive, send, sizes, [part * len(buffers)] * self._world_size, async_op=True)
-            )
-            sent.append(send)
-            received.append(receive)
-        gathered, gathering = [], []
-        for receive, transfer in zip(received, work, strict=True):
-            _wait(transfer)
-            whole = self._evaluate(receive)
+            self.begin(buffers)
+        return self.end()
+
+    def begin(self, own: Sequence[Tensor]) -> None:
+        """Send this rank's partial sums of the next bucket; all ranks take the buckets in the same order.
+
+        It waits for a bucket begun some time before, if that has not arrived. There must be more than one rank.
+
+        Args:
+            own: the partial sums from the left to the right, flat; they may change afterwards.
+        """
+        values = own[0].numel()
+        part = -(-values // self._world_size)
+        send = _in_parts(own, self._world_size, part)
+        sizes = [part * len(nodes) for nodes in self._nodes]
+        receive = send.new_empty(sum(sizes))
+        work = dist.all_to_all_single(receive, send, sizes, [part * len(own)] * self._world_size, async_op=True)
+        self._under_way.append(_UnderWay(send, receive, work, values))
+        self._bytes += own[0].nbytes
+        if len(self._under_way) > _AHEAD:
+            self._gather()
+
+    def end(self) -> Exchanged:
+        """The sums of the buckets that were begun since the last end, in their order."""
+        while self._under_way:
+            self._gather()
+        while self._gathering:
+            self._take()
+        if self._aside is not None:
+            torch.cuda.current_stream(self._aside.device).wait_stream(self._aside)
+        sums, moved = self._sums, int(self._bytes * copies_per_update(self._world_size, self._virtual_ranks))
+        self._sums, self._bytes = [], 0
+        return Exchanged(sums, 2 * len(sums), moved)
+
+    def _gather(self) -> None:
+        """Add up this rank's part of the oldest bucket under way, and begin to gather the parts."""
+        bucket = self._under_way.popleft()
+        with self._beside_the_backward(bucket.receive):
+            _wait(bucket.work)
+            whole = self._evaluate(bucket.receive)
             everything = whole.new_empty(whole.numel() * self._world_size)
-            gathering.append(dist.all_gather(list(everything.chunk(self._world_size)), whole, async_op=True))
-            gathered.append(everything)
-        for transfer in gathering:
-            _wait(transfer)
-        sums = [everything[: buffer.numel()] for everything, buffer in zip(gathered, own[0], strict=True)]
-        moved = sum(buffer.nbytes for buffer in own[0]) * copies_per_update(self._world_size, self._virtual_ranks)
-        return Exchanged(sums, 2 * len(sums), int(moved))
+            work = dist.all_gather(list(everything.chunk(self._world_size)), whole, async_op=True)
+        self._gathering.append(_Gathering(whole, everything, work, bucket.values))
+        if len(self._gathering) > _AHEAD:
+            self._take()
+
+    def _take(self) -> None:
+        """Take the oldest bucket that is being gathered, and let go of what it was made of."""
+        bucket = self._gathering.popleft()
+        with self._beside_the_backward(bucket.whole):
+            _wait(bucket.work)
+        self._sums.append(bucket.everything[: bucket.values])
+
+    @contextmanager
+    def _beside_the_backward(self, values: Tensor) -> Iterator[None]:
+        """On a GPU, a stream of its own: what waits for other ranks there does not hold up the backward."""
+        if not values.is_cuda:
+            yield
+            return
+        if self._aside is None:
+            self._aside = torch.cuda.Stream(values.device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._aside.wait_stream(torch.cuda.current_stream(values.device))
+        values.record_stream(self._aside)
+        with torch.cuda.stream(self._aside):
+            yield
 
     def _evaluate(self, receive: Tensor) -> Tensor:
         """The whole sum of this rank's part of a bucket, of all partial sums one after the other."""
@@ -89,7 +164,7 @@ class TreeExchange:
 
 
 def _in_parts(buffers: Sequence[Tensor], world_size: int, part: int) -> Tensor:
-    """What goes to each rank in turn: its part of all buffers, filled up with zeros at the end."""
+    """What goes to each rank in turn: its part of all buffers, filled up with zeros at the end; a copy."""
     send = buffers[0].new_zeros(world_size, len(buffers), part)
     for index, buffer in enumerate(buffers):
         for rank, values in enumerate(torch.split(buffer, part)):
