@@ -16,8 +16,6 @@ from launcher.runners.supervise import Signals, end_hanging
 from launcher.runners.together import LOOK
 from launcher.runners.watch import Limits, Watch
 
-_LEFT_OUT = 60.0  # seconds that a round may go on when the part of this machine has ended
-
 
 class LeftOutError(LauncherError):
     """This machine cannot take part in the run."""
@@ -33,6 +31,7 @@ class Follower:
         spec_of: the launch of this machine's part of a round.
         grace: seconds from a signal to the end.
         heartbeat: seconds without a sign of life after which a rank of this machine counts as hanging; 0 never.
+        left_out: seconds that a round may go on when the part of this machine has ended.
     """
 
     def __init__(
@@ -43,6 +42,7 @@ class Follower:
         spec_of: Callable[[Round], LaunchSpec],
         grace: float,
         heartbeat: float,
+        left_out: float = 60.0,
     ) -> None:
         self._run = run
         self._me = me
@@ -50,6 +50,7 @@ class Follower:
         self._spec_of = spec_of
         self._grace = grace
         self._limits = Limits(heartbeat=heartbeat)
+        self._left_out = left_out
         self._last = 0
         self._ended_at = float("inf")
 
@@ -68,7 +69,9 @@ class Follower:
                 return None
             if told is not None and self._me.name in told.nodes and told.number > self._last:
                 self._take_part(told)
-            elif told is not None and self._me.name in told.nodes and time.monotonic() - self._ended_at > _LEFT_OUT:
+            elif (
+                told is not None and self._me.name in told.nodes and time.monotonic() - self._ended_at > self._left_out
+            ):
                 raise LeftOutError(
                     f"This machine's part of the run has failed, and the others go on. Its log: {self._run.agent_log}"
                 )

@@ -142,6 +142,51 @@ def test_what_the_leader_tells_is_forgotten_with_it(tmp_path: Path) -> None:
         assert Round.read(run) is None
 
 
+LEFT_OUT = """
+import sys
+from pathlib import Path
+from launcher.launch.spec import LaunchSpec
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lock import held
+from launcher.runners.follower import Follower, LeftOutError
+from launcher.runners.nodes import nodes_of, present
+from launcher.runners.rounds import Round
+from launcher.runners.supervise import Signals
+
+run, started = RunDirectory(Path(sys.argv[1])), []
+
+def fails(round_):
+    started.append(round_.number)
+    return LaunchSpec((sys.executable, "-c", "raise SystemExit(1)"), {}, {})
+
+with held(run), present(run) as me:
+    Round(3, "head:1", ("leader", me.name)).publish(run)
+    follower = Follower(run, me, Signals(), fails, grace=5, heartbeat=0, left_out=1)
+    try:
+        follower.follow()
+    except LeftOutError as left:
+        print(left)
+    print(started, nodes_of(run)[me.name].ended)
+    Round(3, exit_code=7).publish(run)
+print(follower.follow())
+"""
+
+
+def test_a_machine_whose_part_fails_while_the_others_go_on_leaves(tmp_path: Path) -> None:
+    """It takes part once: what fails here is not started again and again in the same round."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OUT, str(tmp_path)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    left, *told = done.stdout.splitlines()
+    assert left.startswith("This machine's part of the run has failed, and the others go on."), done.stderr
+    assert told == ["[3] 3", "7"]  # the end is told also when the leader has let go by now
+
+
 def test_processes_of_another_machine_are_not_looked_at(tmp_path: Path) -> None:
     """But how far their ranks are is: both stall, and theirs is the one that is behind."""
     run = RunDirectory(tmp_path)

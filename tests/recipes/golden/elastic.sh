@@ -15,7 +15,7 @@ batch:
 multitask:
   losses: {}
   backward: joint
-train: {epochs: null, updates: 300, samples: null, precision: fp32, max_grad_norm: 0.5,
+train: {epochs: null, updates: 120, samples: null, precision: fp32, max_grad_norm: 0.5,
   seed: 0, determinism: exact, virtual_ranks: 4}
 optimizer:
   name: adamw
@@ -72,7 +72,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     },
     "train": {
       "epochs": null,
-      "updates": 300,
+      "updates": 120,
       "samples": null,
       "precision": "fp32",
       "max_grad_norm": 0.5,
@@ -169,7 +169,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
         3
       ],
       "first_update": 0,
-      "updates": 300,
+      "updates": 120,
       "learning_rate_scale": 1.0
     }
   ],
@@ -177,14 +177,14 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "data_samples": null,
     "updates_per_epoch": null,
     "tail_samples": null,
-    "updates": 300
+    "updates": 120
   },
   "learning_rate": {
     "base": 0.01,
     "scale": 1.0,
     "shape": "cosine",
-    "warmup_updates": 60,
-    "updates": 300,
+    "warmup_updates": 24,
+    "updates": 120,
     "final": 0.0,
     "stages": []
   },
@@ -203,7 +203,7 @@ ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \
   LAUNCHER_MICRO_BATCH=4 \
   LAUNCHER_RUN_DIR=/runs/id \
   LAUNCHER_SEED=0 \
-  LAUNCHER_UPDATES=300 \
+  LAUNCHER_UPDATES=120 \
   MKL_NUM_THREADS=1 \
   OMP_NUM_THREADS=1 \
   PYTHONUNBUFFERED=1 \
