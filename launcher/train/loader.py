@@ -20,7 +20,8 @@ from launcher.plan.windows import MicroBatch, Window
 from launcher.train.accumulation import LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine
 from launcher.train.engines.small_reductions import PendingValues
-from launcher.train.task import SampleSource, Task, fetch, tensors_of
+from launcher.train.samples import KeyedBatches, Wanted
+from launcher.train.task import SampleSource, Task, tensors_of
 from launcher.train.task_losses import TaskLosses
 
 _W = TypeVar("_W")
@@ -51,6 +52,10 @@ class Share:
         """The sample indices of each micro-batch."""
         order = iter(self.order.tolist())
         return (list(islice(order, size)) for size in self.sizes)
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The samples of each micro-batch."""
+        return (Wanted(self.window.epoch, indices) for indices in self.indices())
 
 
 def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int) -> Iterator[Share]:
@@ -133,6 +138,7 @@ class WindowLoader:
         shares: this rank's shares, window by window.
         engine: adds the counts.
         workers: data-loading processes; 0 loads in this one.
+        seed: the recipe's seed, for what samples draw at random.
         apart: give each micro-batch a memory of its own. As views of a window's, they would lie at other places on
             other numbers of ranks, and the bits of products may follow from where their factors lie.
 
@@ -148,12 +154,12 @@ class WindowLoader:
         shares: Iterable[Share],
         engine: Engine,
         workers: int,
+        seed: int = 0,
         apart: bool = False,
     ) -> None:
         self.waited = 0.0
         self._losses = losses
-        self._task = task
-        self._data = data
+        self._batches = KeyedBatches(task, data, seed)
         self._shares = shares
         self._engine = engine
         self._workers = workers
@@ -218,7 +224,7 @@ class WindowLoader:
             yield from self._loaded_by_workers()
         else:
             for share in self._shares:
-                yield share, [fetch(self._task, self._data, indices) for indices in share.indices()]
+                yield share, self._batches.here(list(share.wanted()))
 
     def _sliced(self, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Share, list[Any]]]:
         """Data that is tensors already: one indexing per window, of which micro-batches are views."""
@@ -233,18 +239,20 @@ class WindowLoader:
     def _loaded_by_workers(self) -> Iterator[tuple[Share, list[Any]]]:
         taken: list[Share] = []
 
-        def batches_of_indices() -> Iterator[list[int]]:
+        def wanted() -> Iterator[Wanted]:
             for share in self._shares:
                 taken.append(share)
-                yield from share.indices()
+                yield from share.wanted()
 
         loader: DataLoader[Any] = DataLoader(
-            self._data,  # type: ignore[arg-type]  # any object with a length and an index serves
-            batch_sampler=_Sampler(batches_of_indices),
-            collate_fn=self._task.collate,
+            self._batches,  # type: ignore[arg-type]  # any object with a length and an index serves
+            batch_size=None,
+            sampler=_Sampler(wanted),
+            collate_fn=_as_it_is,
             num_workers=self._workers,
             worker_init_fn=_ignore_signals,
             pin_memory=self._engine.device.type == "cuda",
+            generator=torch.Generator(),  # which it draws seeds of its workers from; training goes on with its own
         )
         batches = iter(loader)
         for first in batches:
@@ -263,13 +271,17 @@ def _ignore_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 @dataclass(frozen=True)
 class _Sampler:
-    """The indices of every micro-batch, as a torch batch sampler."""
+    """The samples of every micro-batch, as a torch sampler."""
 
-    batches: Callable[[], Iterator[list[int]]]
+    batches: Callable[[], Iterator[Wanted]]
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Wanted]:
         return self.batches()
 
 

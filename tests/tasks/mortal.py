@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,3 +52,24 @@ class Counted(Mortal):
 
     def items(self, batch: Any) -> int:
         return len(batch[0])
+
+
+class Augmented(Counted):
+    """Samples that are loaded one by one, with noise."""
+
+    def train_data(self) -> Any:
+        return Noisy(self.data)
+
+
+class Noisy:
+    """Data with noise from three generators."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        inputs, target = self.data[index]
+        return inputs + torch.randn(8) + random.random() + np.random.standard_normal(), target
