@@ -21,13 +21,13 @@ SAMPLES = 150
 class Mortal(Task):
     """Least squares with dropout, under two threats from the environment.
 
-    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I.
+    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I. DATA=N makes other data.
     """
 
     def __init__(self) -> None:
         rank, _, at = os.environ.get("KILL", "-1:0").partition(":")
         self.left = int(at) if rank == os.environ.get("RANK", "0") else 0
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(int(os.environ.get("DATA", "0")))
         inputs = torch.randn(SAMPLES, 8, generator=generator)
         self.poison = inputs[int(os.environ["POISON"])] if "POISON" in os.environ else None
         self.data = TensorDataset(inputs, inputs.sin().sum(dim=1, keepdim=True))
