@@ -75,6 +75,8 @@ def run_here(request: Request, choice: RunChoice) -> int:
         announce(console, plan, run)
         if resumed:
             update = take_up(run, plan, fork=choice.fork, say=console.print)
+            if choice.fork:
+                run.data.unlink(missing_ok=True)
             console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
         take_over(run)
         began = monotonic()

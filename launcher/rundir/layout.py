@@ -60,6 +60,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def data(self) -> Path:
+        """A few numbers of the data that the run was begun with."""
+        return self.path / ".data.json"
+
+    @property
     def generation(self) -> Path:
         """The number of the last launch that took the run over."""
         return self.path / ".generation"

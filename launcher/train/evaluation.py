@@ -12,7 +12,8 @@ from torch import Tensor
 from launcher.train.engines.base import Engine
 from launcher.train.loader import to_device
 from launcher.train.progress import Progress
-from launcher.train.task import Measured, SampleSource, Task, fetch
+from launcher.train.samples import KeyedBatches, Wanted
+from launcher.train.task import Measured, SampleSource, Task
 
 BATCH = 256  # samples per forward pass; without gradients more fit than in training
 Sum: TypeAlias = tuple[float, float]  # Σ value·weight and Σ weight
@@ -46,6 +47,7 @@ def evaluate(
     progress = progress or Progress()
     engine.share_buffers()
     model, move = engine.model, to_device(engine.device)
+    batches = KeyedBatches(task, data, seed=0)  # with the same random numbers each time, and none of the training's
     sums: dict[str, Sum] = {}
     was_training = model.training
     model.eval()
@@ -55,7 +57,8 @@ def evaluate(
             for first in range(low, high, BATCH):
                 progress.evaluates()
                 samples = range(first, min(first + BATCH, high))
-                for name, measured in task.evaluate(model, move(fetch(task, data, samples))).items():
+                (batch,) = batches.here([Wanted(0, samples)])
+                for name, measured in task.evaluate(model, move(batch)).items():
                     part = _weighted_sum(name, measured, len(samples))
                     sums[name] = _added(sums.get(name, NOTHING), part)
     finally:

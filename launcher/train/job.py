@@ -161,7 +161,7 @@ def build_job(
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers, apart=exact),
+        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact),
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from launcher.plan.order import Positions, sample_order
 from launcher.plan.windows import MicroBatch, Window
 from launcher.train.accumulation import LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine
 from launcher.train.engines.small_reductions import PendingValues
-from launcher.train.task import SampleError, SampleSource, Task, fetch, tensors_of
+from launcher.train.loading_processes import loaded_by_processes
+from launcher.train.samples import KeyedBatches, Wanted
+from launcher.train.task import SampleSource, Task, tensors_of
 from launcher.train.task_losses import TaskLosses
 
 _W = TypeVar("_W")
@@ -52,6 +51,10 @@ class Share:
         """The sample indices of each micro-batch."""
         order = iter(self.order.tolist())
         return (list(islice(order, size)) for size in self.sizes)
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The samples of each micro-batch."""
+        return (Wanted(self.window.epoch, indices) for indices in self.indices())
 
 
 def shares_of_rank(windows: Iterable[Window], rank: int, length: int, seed: int) -> Iterator[Share]:
@@ -134,6 +137,7 @@ class WindowLoader:
         shares: this rank's shares, window by window.
         engine: adds the counts.
         workers: data-loading processes; 0 loads in this one.
+        seed: the recipe's seed, for what samples draw at random.
         apart: give each micro-batch a memory of its own. As views of a window's, they would lie at other places on
             other numbers of ranks, and the bits of products may follow from where their factors lie.
 
@@ -149,12 +153,12 @@ class WindowLoader:
         shares: Iterable[Share],
         engine: Engine,
         workers: int,
+        seed: int = 0,
         apart: bool = False,
     ) -> None:
         self.waited = 0.0
         self._losses = losses
-        self._task = task
-        self._data = data
+        self._batches = KeyedBatches(task, data, seed)
         self._shares = shares
         self._engine = engine
         self._workers = workers
@@ -216,10 +220,10 @@ class WindowLoader:
         if self._tensors is not None:
             yield from self._sliced(self._tensors)
         elif self._workers:
-            yield from self._loaded_by_workers()
+            yield from self._loaded_by_processes()
         else:
             for share in self._shares:
-                yield share, [fetch(self._task, self._data, indices) for indices in share.indices()]
+                yield share, self._batches.here(list(share.wanted()))
 
     def _sliced(self, tensors: tuple[Tensor, ...]) -> Iterator[tuple[Share, list[Any]]]:
         """Data that is tensors already: one indexing per window, of which micro-batches are views."""
@@ -231,24 +235,16 @@ class WindowLoader:
             columns = [torch.split(tensor.index_select(0, rows), sizes) for tensor in tensors]
             yield share, [list(parts) for parts in zip(*columns, strict=True)]
 
-    def _loaded_by_workers(self) -> Iterator[tuple[Share, list[Any]]]:
+    def _loaded_by_processes(self) -> Iterator[tuple[Share, list[Any]]]:
         taken: list[Share] = []
 
-        def batches_of_indices() -> Iterator[list[int]]:
+        def wanted() -> Iterator[Wanted]:
             for share in self._shares:
                 taken.append(share)
-                yield from share.indices()
+                yield from share.wanted()
 
-        loader: DataLoader[Any] = DataLoader(
-            _Batches(self._task, self._data),  # type: ignore[arg-type]  # any object with an index serves
-            sampler=_Sampler(batches_of_indices),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self._workers,
-            worker_init_fn=_ignore_signals,
-            pin_memory=self._engine.device.type == "cuda",
-        )
-        batches = map(_loaded, loader)
+        pinned = self._engine.device.type == "cuda"
+        batches = loaded_by_processes(self._batches, wanted, self._workers, pinned)
         for first in batches:
             share = taken.pop(0)
             while not share.micro_batches:
@@ -257,54 +253,6 @@ class WindowLoader:
             yield share, [first, *islice(batches, len(share.micro_batches) - 1)]
         for share in taken:  # of which none has a micro-batch
             yield share, []
-
-
-@dataclass(frozen=True)
-class _Unloaded:
-    """What a loading process hands over for samples that cannot be had; torch would hide the message in another."""
-
-    message: str
-    stack: str
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Micro-batches by the indices of their samples, as a loading process makes them."""
-
-    task: Task
-    data: SampleSource
-
-    def __getitem__(self, indices: list[int]) -> Any:
-        try:
-            return fetch(self.task, self.data, indices)
-        except SampleError as error:
-            return _Unloaded(str(error), traceback.format_exc())
-
-
-def _loaded(batch: Any) -> Any:
-    if isinstance(batch, _Unloaded):
-        raise SampleError(f"{batch.message}\n\nIn the loading process:\n{batch.stack}")
-    return batch
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _ignore_signals(worker: int) -> None:
-    """A loading process ends when training has no more use for it, also where its whole session is signalled."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@dataclass(frozen=True)
-class _Sampler:
-    """The indices of every micro-batch, as a torch batch sampler."""
-
-    batches: Callable[[], Iterator[list[int]]]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self.batches()
 
 
 def to_device(device: torch.device) -> Callable[[Any], Any]:

@@ -17,6 +17,9 @@ class SampleSource(Protocol):
     """Training or evaluation data: samples by index. A torch `Dataset` with a length is one.
 
     With `__getitems__(indices)`, the samples of a micro-batch are asked for together.
+
+    What a sample draws at random from Python's, numpy's or torch's own generator as it is loaded follows from the
+    recipe's seed, the epoch and the index alone. Where it draws, samples are asked for one by one.
     """
 
     def __len__(self) -> int: ...
@@ -148,32 +151,7 @@ class SampleError(Exception):
     """Samples that cannot be had: the message says which, and why."""
 
 
-def fetch(task: Task, data: SampleSource, indices: Sequence[int]) -> Any:
-    """The samples at `indices` as one batch.
-
-    Raises:
-        SampleError: the data or `Task.collate` raised an exception for them.
-    """
-    tensors = tensors_of(task, data)
-    if tensors is not None:
-        rows = torch.tensor(indices)
-        return [tensor[rows] for tensor in tensors]
-    together = getattr(data, "__getitems__", None)
-    try:
-        samples = together(list(indices)) if together else [_sample(data, index) for index in indices]
-        return task.collate(samples)
-    except SampleError:
-        raise
-    except Exception as error:
-        raise _named(f"samples {', '.join(map(str, indices))}", error) from error
-
-
-def _sample(data: SampleSource, index: int) -> Any:
-    try:
-        return data[index]
-    except Exception as error:
-        raise _named(f"sample {index}", error) from error
-
-
-def _named(which: str, error: Exception) -> SampleError:
-    return SampleError(f"{which}: {type(error).__name__}: {error}")
+def rows_of(tensors: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
+    """The rows of tensors at `indices`, as `collate` would stack them."""
+    rows = torch.tensor(indices)
+    return [tensor[rows] for tensor in tensors]

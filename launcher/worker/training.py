@@ -21,6 +21,7 @@ from launcher.worker.dist_env import DistEnv
 from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
+from launcher.worker.same_data import hold_to_data
 
 
 def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[[int], None]) -> None:
@@ -49,6 +50,8 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         first_update = checkpoint.update if checkpoint else 0
         if env.rank == 0:
             cut_rows(run.metrics, first_update)  # torchrun starts elastic ranks again without the launcher's doing
+        resumed = checkpoint is not None
+        hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
         if checkpoint:
             load_checkpoint(checkpoint, job, print)

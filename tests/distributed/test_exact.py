@@ -129,7 +129,7 @@ def test_memory_is_what_the_plan_says(measured: Measured, world: int) -> None:
     """Activations, and the buckets that are under way, come on top of it."""
     for virtual in (4, 8):
         most = max(rank["copies"][str(virtual)] for rank in measured[world])
-        assert gradient_copies(world, virtual) - 0.1 <= most <= gradient_copies(world, virtual) + 0.5
+        assert gradient_copies(world, virtual) - 0.1 <= most <= gradient_copies(world, virtual) + 0.75
 
 
 @pytest.mark.parametrize("world", WORLDS)

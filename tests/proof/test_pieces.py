@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from launcher.train.proof.loss_shape import SETS, Values
 from launcher.train.proof.memory import Fit, is_out_of_memory
 from launcher.train.proof.mixing import first_mixing_layer
 from launcher.train.proof.precision import default_type, set_types, types_of
-from launcher.train.proof.samples import RepeatableData
 from launcher.train.proof.switches import Switches
 
 ONES = torch.ones(6, 8)
@@ -285,22 +283,3 @@ def test_default_type_is_put_back_after_an_exception() -> None:
         assert torch.zeros(1).dtype == torch.float64
         raise ValueError("no")
     assert torch.zeros(1).dtype == torch.float32
-
-
-class Augmenting:
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> Any:
-        return torch.rand(1).item(), random.random(), np.random.random()
-
-
-class Together(Augmenting):
-    def __getitems__(self, indices: list[int]) -> list[Any]:
-        return [("together", index) for index in indices]
-
-
-def test_samples_are_the_same_each_time_and_unlike_each_other() -> None:
-    data = RepeatableData(Augmenting(), seed=3)
-    assert data[1] == data[1] != data[2]
-    assert RepeatableData(Together(), seed=3)[2] == ("together", 2)

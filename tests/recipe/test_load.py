@@ -191,9 +191,9 @@ def test_the_alias_of_a_key_is_its_only_name(tmp_path: Path) -> None:
 
 
 def test_thousands_of_mistakes_are_not_all_shown(tmp_path: Path) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     sentences = refusal(tmp_path, RECIPE + "".join(f"key{number}: 1\n" for number in range(5000)))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert sentences[0] == f"recipe.yaml: 5,000 mistakes; {MAX_MISTAKES} are shown. Correct these first."
     assert len(sentences) == MAX_MISTAKES + 1
 

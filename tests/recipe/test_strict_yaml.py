@@ -197,10 +197,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_is_refused_at_once_with_its_line(content: str | bytes, message: str) -> None:
     raw = content if isinstance(content, bytes) else content.encode()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(RequestError) as caught:
         parse_document(raw, "r.yaml")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert str(caught.value) == message
 
 

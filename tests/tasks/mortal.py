@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,14 +24,15 @@ SAMPLES = 150
 class Mortal(Task):
     """Least squares with dropout, under threats from the environment.
 
-    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I; for THREATS see there.
+    KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I; for THREATS see there. DATA=N
+    makes other data.
     """
 
     def __init__(self) -> None:
         self.fate = Fate()
         rank, _, at = os.environ.get("KILL", "-1:0").partition(":")
         self.left = int(at) if rank == os.environ.get("RANK", "0") else 0
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(int(os.environ.get("DATA", "0")))
         inputs = torch.randn(SAMPLES, 8, generator=generator)
         self.poison = inputs[int(os.environ["POISON"])] if "POISON" in os.environ else None
         self.data = TensorDataset(inputs, inputs.sin().sum(dim=1, keepdim=True))
@@ -64,3 +67,24 @@ class Paced(Mortal):
         if "SLOW" in os.environ and Path(os.environ["SLOW"]).exists():
             time.sleep(0.1)
         return super().loss(model, batch)
+
+
+class Augmented(Counted):
+    """Samples that are loaded one by one, with noise."""
+
+    def train_data(self) -> Any:
+        return Noisy(self.data)
+
+
+class Noisy:
+    """Data with noise from three generators."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        inputs, target = self.data[index]
+        return inputs + torch.randn(8) + random.random() + np.random.standard_normal(), target

@@ -216,3 +216,30 @@ class Fussy(Task):
 def test_a_sample_that_cannot_be_had_is_named(task: Task, data: Listed, message: str, workers: int) -> None:
     with pytest.raises(SampleError, match=message):
         list(loader(task, data, shares_of_rank(windows_of(1), 0, SAMPLES, seed=4), workers))
+
+
+class Noisy(Listed):
+    """Samples with noise."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"index": torch.tensor(index), "noise": torch.rand(())}
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 2), (3, 0)])
+def test_noise_belongs_to_the_sample(world: int, workers: int) -> None:
+    def noise(world: int, workers: int) -> dict[tuple[int, int], float]:
+        of_ranks = [shares_of_rank(windows_of(world), rank, SAMPLES, seed=4) for rank in range(world)]
+        loaders = [loader(Task(), Noisy(), shares, workers) for shares in of_ranks]
+        before = torch.get_rng_state()
+        found = {
+            (loaded.window.epoch, index): value
+            for loaded in chain.from_iterable(loaders)
+            for part in loaded.micro_batches
+            for index, value in zip(indices(part.data), part.data["noise"].tolist(), strict=True)
+        }
+        assert torch.equal(torch.get_rng_state(), before)
+        return found
+
+    found = noise(1, 0)
+    assert len(set(found.values())) == len(found) == 3 * SAMPLES
+    assert noise(world, workers) == found

@@ -16,29 +16,9 @@ from launcher.train.accumulation import LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine
 from launcher.train.loader import WindowLoader, shares_of_rank, to_device
 from launcher.train.randomness import seed_everything
-from launcher.train.task import SampleSource, Task, fetch, tensors_of
+from launcher.train.samples import KeyedBatches, Wanted
+from launcher.train.task import SampleSource, Task, tensors_of
 from launcher.train.task_losses import TaskLosses
-
-
-class RepeatableData:
-    """Data whose samples are the same however often they are asked for, also where they are augmented at random.
-
-    Args:
-        data: the user's data.
-        seed: the recipe's seed.
-    """
-
-    def __init__(self, data: SampleSource, seed: int) -> None:
-        self._data = data
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int, /) -> Any:
-        seed_everything(self._seed, rank=index)  # a stream of random numbers of the sample's own
-        together = getattr(self._data, "__getitems__", None)
-        return together([index])[0] if together else self._data[index]
 
 
 class WindowSamples:
@@ -55,8 +35,8 @@ class WindowSamples:
         self._plan = plan
         self._task = task
         self._losses = losses
-        plain = tensors_of(task, data) is not None
-        self._data = data if plain else RepeatableData(data, plan.recipe.train.seed)
+        self._data = data
+        self._batches = KeyedBatches(task, data, plan.recipe.train.seed)
 
     def load(self, engine: Engine) -> LoadedWindow:
         """The first window of the run that has items, with this rank's micro-batches, as training loads it.
@@ -67,7 +47,9 @@ class WindowSamples:
         recipe = self._plan.recipe
         for window in self._plan.windows():
             shares = shares_of_rank([window], engine.rank, len(self._data), recipe.train.seed)
-            loader = WindowLoader(self._losses, self._task, self._data, shares, engine, recipe.data.workers)
+            loader = WindowLoader(
+                self._losses, self._task, self._data, shares, engine, recipe.data.workers, recipe.train.seed
+            )
             loaded = next(iter(loader))
             if not loaded.empty:
                 return loaded
@@ -75,19 +57,21 @@ class WindowSamples:
 
     def batch(self, window: Window, positions: Sequence[int]) -> MicroBatchData:
         """The samples at some positions of a window's epoch as one batch, on the CPU."""
-        indices = sample_order(positions, len(self._data), self._plan.recipe.train.seed, window.epoch)
-        data = fetch(self._task, self._data, indices.tolist())
+        (data,) = self._batches.here([self._wanted(window, positions)])
         return MicroBatchData(data, self._losses.items(data, len(positions)))
 
     def collated(self, window: Window, seed: int) -> MicroBatchData:
-        """The first samples of a window as one batch, made with a seed; its items are not counted."""
-        positions = range(window.first, window.first + min(window.micro, window.samples))
-        indices = sample_order(positions, len(self._data), self._plan.recipe.train.seed, window.epoch)
+        """The first samples of a window as one batch, collated with a seed; its items are not counted."""
+        wanted = self._wanted(window, range(window.first, window.first + min(window.micro, window.samples)))
         if tensors_of(self._task, self._data) is not None:
-            return MicroBatchData(fetch(self._task, self._data, indices.tolist()), {})
-        samples = [self._data[index] for index in indices.tolist()]
+            return MicroBatchData(self._batches[wanted], {})
+        samples = self._batches.samples(wanted)
         seed_everything(seed, rank=None)
         return MicroBatchData(self._task.collate(samples), {})
+
+    def _wanted(self, window: Window, positions: Sequence[int]) -> Wanted:
+        order = sample_order(positions, len(self._data), self._plan.recipe.train.seed, window.epoch)
+        return Wanted(window.epoch, order.tolist())
 
 
 def added_items(batches: Iterable[MicroBatchData], losses: TaskLosses) -> tuple[int, ...]:
