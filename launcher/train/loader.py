@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from launcher.linux import end_with_parent
 from launcher.plan.order import Positions, sample_order
 from launcher.plan.windows import MicroBatch, Window
 from launcher.train.accumulation import LoadedWindow, MicroBatchData
@@ -243,7 +244,7 @@ class WindowLoader:
             batch_sampler=_Sampler(batches_of_indices),
             collate_fn=self._task.collate,
             num_workers=self._workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_live_and_die_with_rank,
             pin_memory=self._engine.device.type == "cuda",
         )
         batches = iter(loader)
@@ -257,8 +258,12 @@ class WindowLoader:
             yield share, []
 
 
-def _ignore_signals(worker: int) -> None:
-    """A loading process ends when training has no more use for it, also where its whole session is signalled."""
+def _live_and_die_with_rank(worker: int) -> None:
+    """A loading process ends when training has no more use for it, also where its whole session is signalled.
+
+    Where its rank is killed it is too: of itself it would look for its rank every five seconds only.
+    """
+    end_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
