@@ -82,13 +82,14 @@ def end_session_with_this(leader: int, name: str, patience: float) -> None:
     if _LIBC is None:
         return
     reader, _ = os.pipe()  # the other end stays open for as long as this process lives
-    subprocess.Popen(
-        ["sh", "-c", _END_SESSION, str(leader), name, str(round(10 * patience))],
-        stdin=reader,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # signals to the group of a rank are not meant for it
-    )
+    with suppress(OSError):  # a system without a shell
+        subprocess.Popen(
+            ["sh", "-c", _END_SESSION, str(leader), name, str(round(10 * patience))],
+            stdin=reader,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # signals to the group of a rank are not meant for it
+        )
     os.close(reader)
 
 

@@ -48,9 +48,13 @@ class Story:
         return sum(event.threat is not None for event in self.events)
 
     def recoveries(self) -> list[float]:
-        """Seconds from each threat that came true to the first loss of the next launch."""
-        began = {event.launch: event.time for event in self.events if event.threat is None}
-        return [began[event.launch + 1] - event.time for event in self.events if event.threat]
+        """Seconds from each threat that came true to the next time that rank 0 computed a loss."""
+        began = [event for event in self.events if event.threat is None]
+        return [
+            min(begin.time for begin in began if begin.launch > event.launch) - event.time
+            for event in self.events
+            if event.threat
+        ]
 
     def last(self, launch: int) -> What | None:
         """What befell a launch, if anything did."""
