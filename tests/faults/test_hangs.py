@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -75,22 +76,24 @@ def test_a_stopped_rank_is_named_and_the_run_goes_on(
     runs: Path, rank: int, method: str, recovered: Callable[[float], None]
 ) -> None:
     """The next launch begins within the heartbeat and five seconds; its ranks then take as long as any to start."""
+    began = time.time()
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run, runs, *fault(runs, "sigstop", rank), f"launch.method={method}")
+        wait_until(lambda: bool(rows(runs)) or running.done(), seconds=100)
+        started = time.time() - began
         wait_until(lambda: (begun_again(runs) and len(rows(runs)) > 4) or running.done(), seconds=100)
         goes_on = time.time()
         done = running.result()
     stopped = (runs / "happened").stat().st_mtime
     assert (runs / "it" / ".generation").stat().st_mtime - stopped < HEARTBEAT + 5
-    assert f"launcher: Rank {rank} failed in update 6: Hang: no sign of life for 2 s: its process was stopped" in (
-        done.stderr
-    )
+    found = rf"launcher: Rank {rank} failed in update 6: Hang: no sign of life for \d s: its process was stopped"
+    assert re.match(found, done.stderr)
     assert "going on after update 4" in done.stdout
     assert done.stderr.count("failed") == 1
     assert went_to_its_end(runs, done)
     recovered(goes_on - stopped)
-    if method == "accelerate":  # with the long tests, which nothing else holds up
-        assert goes_on - stopped < HEARTBEAT + 10
+    if method == "accelerate":  # with the long tests; on a machine so busy that a start takes longer, that is the bound
+        assert goes_on - stopped < HEARTBEAT + max(10, started + 2)
 
 
 @pytest.mark.fault(
