@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -13,6 +14,15 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+# Of the processes that stat files are about, those of the session by their name: pid (name) state ppid pgrp session ...
+_END_SESSION = r"""
+leader=$0 name=$1 tenths=$2
+alive() { sed -n "s/^\([0-9]*\) ($name[^)]*) [^ZX] [0-9]* [0-9]* $leader .*/\1/p" "$@" 2>/dev/null; }
+read nothing
+while [ "$tenths" -gt 0 ] && [ -n "$(alive "/proc/$leader/stat")" ]; do sleep 0.1; tenths=$((tenths - 1)); done
+left=$(alive /proc/[0-9]*/stat)
+[ -z "$left" ] || kill -KILL $left
+"""
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
 
 
@@ -59,8 +69,49 @@ def end_descendants(patience: float, spare: frozenset[int]) -> None:
         time.sleep(0.01)
 
 
+def end_session_with_this(leader: int, name: str, patience: float) -> None:
+    """Kill the processes of a session soon after this process has ended, in whatever way.
+
+    A shell waits for that: it reads from a pipe that nobody writes to, which ends when this process does.
+
+    Args:
+        leader: the process that began the session.
+        name: what their names begin with. Others are none of it: a session that has ended leaves its number free.
+        patience: seconds that the leader gets to end by itself; what is left is killed as soon as it has.
+    """
+    if _LIBC is None:
+        return
+    reader, _ = os.pipe()  # the other end stays open for as long as this process lives
+    with suppress(OSError):  # a system without a shell
+        subprocess.Popen(
+            ["sh", "-c", _END_SESSION, str(leader), name, str(round(10 * patience))],
+            stdin=reader,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # signals to the group of a rank are not meant for it
+        )
+    os.close(reader)
+
+
 def descendants_of(ancestor: int) -> frozenset[int]:
     """The process ids of a process's children, their children and so on; none where there is no /proc."""
+    children = _children()
+    found: set[int] = set()
+    queue = [ancestor]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found.update(below)
+        queue += below
+    return frozenset(found)
+
+
+def children_of(parent: int) -> frozenset[int]:
+    """The process ids of a process's children; none where there is no /proc."""
+    return frozenset(_children().get(parent, ()))
+
+
+def _children() -> dict[int, list[int]]:
+    """Every process that has some, with the process ids of its children."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*") if _LIBC is not None else ():
         try:
@@ -69,13 +120,7 @@ def descendants_of(ancestor: int) -> frozenset[int]:
         except OSError:
             continue  # it has ended since it was listed
         children.setdefault(parent, []).append(int(entry.name))
-    found: set[int] = set()
-    queue = [ancestor]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found.update(below)
-        queue += below
-    return frozenset(found)
+    return children
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "report": GROUND,
     "runners": {*GROUND, "launch"},
     "cli": {*GROUND, "launch", "runners", "report"},
-    "trackers": {"errors", "recipe", "plan", "rundir"},
+    "trackers": {"errors", "recipe", "plan", "rundir", "linux"},
     "train": {*GROUND, "trackers"},
     "worker": {*GROUND, "trackers", "train"},
 }

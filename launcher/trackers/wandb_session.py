@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from launcher.linux import children_of, end_session_with_this
 from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
 from launcher.trackers.bests import BEST
@@ -13,6 +15,8 @@ from launcher.trackers.wandb_files import last_step
 from launcher.trackers.wandb_id import wandb_id_of
 
 X_AXIS = "train/global_step"
+_PROGRAMS = "wandb-"
+_WITHOUT_ITS_RANK = 1.0  # seconds in which W&B's process may end by itself, without the rank that it worked for
 LONGEST_REASON = 200
 
 Mode = Literal["online", "offline", "disabled"]
@@ -127,7 +131,12 @@ def set_up(patience: Patience) -> str:
         from wandb.analytics.opentelemetry.opentelemetry_proxy import disable
 
         disable()
-    return str(wandb.setup(_settings(patience)).settings.mode)
+    before = children_of(os.getpid())
+    mode = str(wandb.setup(_settings(patience)).settings.mode)
+    for started in children_of(os.getpid()) - before:
+        # Its process looks for this one once a second, and the one that it starts for itself every five seconds.
+        end_session_with_this(started, _PROGRAMS, _WITHOUT_ITS_RANK)
+    return mode
 
 
 def key_problem(patience: Patience) -> str | None:

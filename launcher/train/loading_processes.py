@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from launcher.linux import end_with_parent
 from launcher.train.samples import KeyedBatches, Wanted
 from launcher.train.task import SampleError
 
@@ -35,7 +36,7 @@ def loaded_by_processes(
         sampler=_Sampler(wanted),
         collate_fn=_as_it_is,
         num_workers=processes,
-        worker_init_fn=_live_on_after_signals,
+        worker_init_fn=_live_and_die_with_rank,
         pin_memory=pinned,
         generator=torch.Generator(),  # which it draws seeds of its workers from; training goes on with its own
     )
@@ -83,7 +84,11 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _live_on_after_signals(process: int) -> None:
-    """A loading process ends when training has no more use for it, also where its whole session is signalled."""
+def _live_and_die_with_rank(process: int) -> None:
+    """A loading process ends when training has no more use for it, also where its whole session is signalled.
+
+    Where its rank is killed it is too: of itself it would look for its rank every five seconds only.
+    """
+    end_with_parent()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

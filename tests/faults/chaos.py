@@ -48,9 +48,13 @@ class Story:
         return sum(event.threat is not None for event in self.events)
 
     def recoveries(self) -> list[float]:
-        """Seconds from each threat that came true to the first loss of the next launch."""
-        began = {event.launch: event.time for event in self.events if event.threat is None}
-        return [began[event.launch + 1] - event.time for event in self.events if event.threat]
+        """Seconds from each threat that came true to the next time that rank 0 computed a loss."""
+        began = [event for event in self.events if event.threat is None]
+        return [
+            min(begin.time for begin in began if begin.launch > event.launch) - event.time
+            for event in self.events
+            if event.threat
+        ]
 
     def last(self, launch: int) -> What | None:
         """What befell a launch, if anything did."""
@@ -60,7 +64,7 @@ class Story:
         return "\n".join([f"seed {self.seed}", *self.lines, *map(str, self.events)])
 
 
-def live_through(recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int]) -> Story:
+def live_through(recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int], kills: int = KILLS) -> Story:
     """Launch a run until it is done.
 
     Ranks, threats and the like of a launch follow from the seed and the number of the launch, so that only how far a
@@ -68,11 +72,11 @@ def live_through(recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int
     """
     story = Story(seed)
     threats = run.path.with_name(f"{run.path.name}.threats")
-    for _ in range(3 * KILLS):
+    for _ in range(kills + 1):
         first = read_generation(run) + 1
         draw = Random(f"{seed} {first}")
         world = draw.choice(worlds)
-        drawn = [_threat(Random(f"{seed} threat {launch}"), world) for launch in range(1, KILLS + 1)]
+        drawn = [_threat(Random(f"{seed} threat {launch}"), world) for launch in range(1, kills + 1)]
         job = (
             f"launch.nproc_per_node={world}",
             f"launch.restarts={draw.choice((0, 3, 3))}",

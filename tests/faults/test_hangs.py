@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from launcher.rundir.generation import read_generation
+from launcher.rundir.layout import RunDirectory
 from tests.faults.table import Kind
-from tests.processes import launcher, processes_with
+from tests.processes import launcher, processes_with, wait_until
 
 TINY = "tests/tasks/tiny.yaml"
 UPDATES = 12
@@ -40,25 +45,55 @@ def fault(runs: Path, what: str, rank: int) -> tuple[str, ...]:
     return (f"task.args.fault={what}", f"task.args.rank={rank}", "task.args.at=11", once)
 
 
+def rows(runs: Path) -> list[int]:
+    """The updates in the run's metrics.jsonl."""
+    try:
+        lines = (runs / "it" / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line)["train/global_step"] for line in lines if line.endswith("}")]
+
+
+def begun_again(runs: Path) -> bool:
+    """Whether the run is in its second launch; rows of updates to be made again are cut before it begins."""
+    return read_generation(RunDirectory(runs / "it")) == 2
+
+
 def went_to_its_end(runs: Path, done: subprocess.CompletedProcess[str]) -> bool:
     """Whether it did, with each update made once."""
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (runs / "it" / "metrics.jsonl").read_text().splitlines()]
-    return [row["train/global_step"] for row in rows] == list(range(1, UPDATES + 1))
+    return rows(runs) == list(range(1, UPDATES + 1))
 
 
+@pytest.mark.fault(
+    Kind.HANG,
+    "a rank is stopped",
+    by="SIGSTOP",
+    outcome="it is named and killed after the heartbeat; the run goes on within the heartbeat and 10 s",
+)
 @pytest.mark.parametrize(("rank", "method"), [(1, "torchrun"), pytest.param(0, "accelerate", marks=pytest.mark.long)])
-def test_a_stopped_rank_is_named_and_the_run_goes_on(runs: Path, rank: int, method: str) -> None:
+def test_a_stopped_rank_is_named_and_the_run_goes_on(
+    runs: Path, rank: int, method: str, recovered: Callable[[float], None]
+) -> None:
     """The next launch begins within the heartbeat and five seconds; its ranks then take as long as any to start."""
-    done = run(runs, *fault(runs, "sigstop", rank), f"launch.method={method}")
-    begun_again = (runs / "it" / ".generation").stat().st_mtime
-    assert begun_again - (runs / "happened").stat().st_mtime < HEARTBEAT + 5
-    assert f"launcher: Rank {rank} failed in update 6: Hang: no sign of life for 2 s: its process was stopped" in (
-        done.stderr
-    )
+    began = time.time()
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run, runs, *fault(runs, "sigstop", rank), f"launch.method={method}")
+        wait_until(lambda: bool(rows(runs)) or running.done(), seconds=100)
+        started = time.time() - began
+        wait_until(lambda: (begun_again(runs) and len(rows(runs)) > 4) or running.done(), seconds=100)
+        goes_on = time.time()
+        done = running.result()
+    stopped = (runs / "happened").stat().st_mtime
+    assert (runs / "it" / ".generation").stat().st_mtime - stopped < HEARTBEAT + 5
+    found = rf"launcher: Rank {rank} failed in update 6: Hang: no sign of life for \d s: its process was stopped"
+    assert re.match(found, done.stderr)
     assert "going on after update 4" in done.stdout
     assert done.stderr.count("failed") == 1
     assert went_to_its_end(runs, done)
+    recovered(goes_on - stopped)
+    if method == "accelerate":  # with the long tests; on a machine so busy that a start takes longer, that is the bound
+        assert goes_on - stopped < HEARTBEAT + max(10, started + 2)
 
 
 @pytest.mark.fault(

@@ -8,15 +8,14 @@ import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.table import Kind
-from tests.processes import ROOT, clean_environment, launcher, processes_with
+from tests.processes import ROOT, clean_environment, launcher, processes_with, wait_until
 
 TINY = "tests/tasks/tiny.yaml"
 
@@ -43,7 +42,7 @@ def run_tiny(runs: Path, *overrides: str, run_id: str = "it") -> subprocess.Comp
 class Started:
     """A run in the background, stopped where its task says that it has come."""
 
-    def __init__(self, runs: Path, fault: str, *overrides: str) -> None:
+    def __init__(self, runs: Path, fault: str, *overrides: str, env: Mapping[str, str] | None = None) -> None:
         self.fifo = runs / "told"
         os.mkfifo(self.fifo)
         arguments = [
@@ -66,7 +65,7 @@ class Started:
                 "--run-id",
                 "it",
             ],
-            env=clean_environment(),
+            env=clean_environment(**(env or {})),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -317,14 +316,6 @@ def test_a_signal_at_the_start_ends_the_run(runs: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=25) == 130  # long before the grace of 30 s is over
     assert status(runs)["state"] == "interrupted"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what the system has no event for."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def command_line(pid: int) -> str:

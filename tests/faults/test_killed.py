@@ -1,0 +1,64 @@
+"""A launcher or an agent that is killed takes all of its job along: ranks, loading processes, W&B's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.table import Kind
+from tests.processes import processes_with, wait_until
+from tests.runners.test_local import Started
+
+pytestmark = pytest.mark.long
+ALL_GONE = 2.0  # seconds
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """A folder for runs; when a test is done, no process knows it any more."""
+    yield tmp_path
+    left = list(processes_with(str(tmp_path)))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def programs(runs: Path) -> dict[int, str]:
+    """What runs of a job: its processes but those that are ending, with their command lines."""
+    found = {}
+    for pid in processes_with(str(runs)):
+        try:
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "the launcher or its agent (torchrun, accelerate) dies",
+    by="SIGKILL",
+    outcome="no process of the job lives after 2 s: no rank, no loading process, nothing of W&B (seconds: until then)",
+)
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("victim", ["launcher", "agent"])
+def test_nothing_of_a_job_is_left(runs: Path, victim: str, method: str, recovered: Callable[[float], None]) -> None:
+    settings = (f"launch.method={method}", "launch.restarts=0", "data.workers=2", "tracking.wandb.mode=offline")
+    started = Started(runs, "hang", *settings, env={"WANDB_MODE": "offline"})
+    launcher = started.process.pid
+    alive = programs(runs)
+    assert sum("launcher.worker.entry" in program for program in alive.values()) >= 2 + 4  # ranks, and two of each load
+    assert any("wandb-core" in program for program in alive.values()), alive
+    killed = time.monotonic()
+    os.kill({"launcher": launcher, "agent": started.agent}[victim], signal.SIGKILL)
+    wait_until(lambda: set(processes_with(str(runs))) <= {launcher})
+    seconds = time.monotonic() - killed
+    code = started.end().returncode
+    assert code == {"launcher": -signal.SIGKILL, "agent": 3}[victim]
+    assert seconds < ALL_GONE, alive
+    recovered(seconds)
