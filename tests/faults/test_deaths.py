@@ -143,12 +143,13 @@ def test_status_names_the_culprit_and_not_its_victims(name: str, it: Run) -> Non
     Kind.PROCESS, "a rank dies while a gradient is sent", by="SIGKILL within an all-reduce of 16 MB", outcome=GOES_ON
 )
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_rank_that_dies_in_the_middle_of_a_reduction(it: Run, recovered: Callable[[float], None]) -> None:
     settings = ("task.entry=fatal.py:Wide", "parallel.bucket_mb=1", "checkpoint.every=4", "optimizer.name=sgd")
     whole = Run(it.runs, "whole")
-    assert whole.launch(*settings).returncode == 0
+    assert whole.launch(*settings, timeout=280).returncode == 0
     sample = sample_of(6, rank=1, micro_step=2)
-    done = it.launch(*it.faults({sample: "is_killed_while_sending_in_backward"}), *settings)
+    done = it.launch(*it.faults({sample: "is_killed_while_sending_in_backward"}), *settings, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.startswith(f"launcher: Rank 1 {KILLED}"), done.stderr
     assert it.result() == whole.result()
