@@ -96,9 +96,9 @@ def marked(*deaths: Death) -> Callable[[Callable[..., None]], Callable[..., None
     return mark
 
 
-def assert_each_is_survived(deaths: tuple[Death, ...], it: Run, whole: Run, *settings: str) -> None:
-    """One after the other, every second update, in either rank, with the first of two micro-batches done."""
-    samples = [sample_of(2 * number + 3, rank=number % 2, micro_step=2) for number in range(len(deaths))]
+def assert_each_is_survived(deaths: tuple[Death, ...], apart: int, it: Run, whole: Run, *settings: str) -> None:
+    """One after the other, so many updates apart, in either rank, with the first of two micro-batches done."""
+    samples = [sample_of(apart * number + 3, rank=number % 2, micro_step=2) for number in range(len(deaths))]
     faults = dict(zip(samples, (death.name for death in deaths), strict=True))
     done = it.launch(*it.faults(faults), *settings, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -114,7 +114,7 @@ def assert_each_is_survived(deaths: tuple[Death, ...], it: Run, whole: Run, *set
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ranks_that_die(it: Run, whole: Run, recovered: Callable[[float], None]) -> None:
-    assert_each_is_survived(DEATHS, it, whole)
+    assert_each_is_survived(DEATHS, 2, it, whole)
     recovered(it.seconds_to_recover())
 
 
@@ -122,7 +122,8 @@ def test_ranks_that_die(it: Run, whole: Run, recovered: Callable[[float], None])
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ranks_that_get_no_further(it: Run, whole: Run, recovered: Callable[[float], None]) -> None:
-    assert_each_is_survived(HANGS, it, whole, STALL, "data.workers=1")
+    """Samples are loaded ahead, so that there must be a checkpoint between what happens."""
+    assert_each_is_survived(HANGS, 5, it, whole, STALL, "data.workers=1")
     recovered(it.seconds_to_recover())
 
 
@@ -143,12 +144,13 @@ def test_status_names_the_culprit_and_not_its_victims(name: str, it: Run) -> Non
     Kind.PROCESS, "a rank dies while a gradient is sent", by="SIGKILL within an all-reduce of 16 MB", outcome=GOES_ON
 )
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_rank_that_dies_in_the_middle_of_a_reduction(it: Run, recovered: Callable[[float], None]) -> None:
     settings = ("task.entry=fatal.py:Wide", "parallel.bucket_mb=1", "checkpoint.every=4", "optimizer.name=sgd")
     whole = Run(it.runs, "whole")
-    assert whole.launch(*settings).returncode == 0
+    assert whole.launch(*settings, timeout=280).returncode == 0
     sample = sample_of(6, rank=1, micro_step=2)
-    done = it.launch(*it.faults({sample: "is_killed_while_sending_in_backward"}), *settings)
+    done = it.launch(*it.faults({sample: "is_killed_while_sending_in_backward"}), *settings, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.startswith(f"launcher: Rank 1 {KILLED}"), done.stderr
     assert it.result() == whole.result()
