@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.runners.test_resume import CLOCKS, IN_UPDATE_7, rows, run, state
+from tests.runners.test_resume import IN_UPDATE_7, rows, run, state
 
 pytestmark = pytest.mark.long
 AUGMENTED = "task.entry=mortal.py:Augmented"
 EXACT = ("train.determinism=exact", "train.virtual_ranks=3")
-OF_WORLD = ("comm/", "batch/micro_steps", "batch/world_size", "train/gradient_noise_scale", *CLOCKS)
+OF_WORLD = ("comm/", "batch/micro_steps", "batch/world_size", "train/gradient_noise_scale")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
