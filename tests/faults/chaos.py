@@ -85,7 +85,7 @@ def live_through(recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int
         )
         where = ("--runs", str(run.path.parent), "--run-id", run.path.name, "--resume", "auto")
         environment = write_threats(threats, drawn)
-        done = launcher("run", recipe, *SETTINGS, *job, *where, env=environment, timeout=300)
+        done = launcher("run", recipe, *SETTINGS, *job, *where, env=environment, timeout=600)
         story.lines.append(f"launch {first}: {' '.join(job)}\n{done.returncode}\n{done.stdout}{done.stderr}")
         story.events = events(threats)
         last = next(

@@ -43,7 +43,7 @@ class JournalledByteLM(ByteLM):
     def __init__(self, **arguments: int) -> None:
         super().__init__(**arguments)
         self.fate = Fate()
-        self.rank = int(os.environ["RANK"])
+        self.rank = int(os.environ.get("RANK", "0"))
         self.run = RunDirectory.from_environ(os.environ)
         self.journal = journal_of(self.run, read_generation(self.run), self.rank)
 

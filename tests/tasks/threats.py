@@ -87,8 +87,9 @@ class Fate:
             return
         self._path = Path(environ["THREATS"])
         self._launch = read_generation(RunDirectory.from_environ(environ))
-        self._tells = environ["RANK"] == "0"
-        rank, world = int(environ["RANK"]), int(environ["WORLD_SIZE"])
+        # accelerate names no place where there is one process only
+        rank, world = int(environ.get("RANK", "0")), int(environ.get("WORLD_SIZE", "1"))
+        self._tells = rank == 0
         for found in json.loads(self._path.read_text())[self._launch - 1 : self._launch]:
             if found and found["rank"] % world == rank:
                 self._threat = Threat(**found)
