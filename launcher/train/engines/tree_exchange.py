@@ -124,7 +124,7 @@ class TreeExchange:
     def _gather(self) -> None:
         """Add up this rank's part of the oldest bucket under way, and begin to gather the parts."""
         bucket = self._under_way.popleft()
-        with self._beside_the_backward(bucket.receive):
+        with self._beside_the_backward(bucket.send, bucket.receive):
             _wait(bucket.work)
             whole = self._evaluate(bucket.receive)
             everything = whole.new_empty(whole.numel() * self._world_size)
@@ -141,15 +141,21 @@ class TreeExchange:
         self._sums.append(bucket.everything[: bucket.values])
 
     @contextmanager
-    def _beside_the_backward(self, values: Tensor) -> Iterator[None]:
-        """On a GPU, a stream of its own: what waits for other ranks there does not hold up the backward."""
-        if not values.is_cuda:
+    def _beside_the_backward(self, *used: Tensor) -> Iterator[None]:
+        """On a GPU, a stream of its own: what waits for other ranks there does not hold up the backward.
+
+        Args:
+            used: what is used there, and of the backward's stream; its memory is not given to others before.
+        """
+        device = used[0].device
+        if device.type != "cuda":
             yield
             return
         if self._aside is None:
-            self._aside = torch.cuda.Stream(values.device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._aside.wait_stream(torch.cuda.current_stream(values.device))
-        values.record_stream(self._aside)
+            self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._aside.wait_stream(torch.cuda.current_stream(device))
+        for tensor in used:
+            tensor.record_stream(self._aside)
         with torch.cuda.stream(self._aside):
             yield
 
