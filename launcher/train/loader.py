@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -233,15 +233,9 @@ class WindowLoader:
 
     def _loaded_by_workers(self) -> Iterator[tuple[Share, list[Any]]]:
         taken: list[Share] = []
-        shares = iter(self._shares)
-        earliest = next(shares, None)
-        if earliest is None:
-            return
-        # Of its own: a number drawn from this rank's would change what follows, and anew each time that a run goes on.
-        randomness = torch.Generator().manual_seed((torch.initial_seed() + earliest.window.update) % 2**63)
 
         def batches_of_indices() -> Iterator[list[int]]:
-            for share in chain([earliest], shares):
+            for share in self._shares:
                 taken.append(share)
                 yield from share.indices()
 
@@ -252,7 +246,6 @@ class WindowLoader:
             collate_fn=_as_it_is,
             num_workers=self._workers,
             worker_init_fn=_ignore_signals,
-            generator=randomness,
             pin_memory=self._engine.device.type == "cuda",
         )
         batches = map(_loaded, loader)

@@ -216,11 +216,3 @@ class Fussy(Task):
 def test_a_sample_that_cannot_be_had_is_named(task: Task, data: Listed, message: str, workers: int) -> None:
     with pytest.raises(SampleError, match=message):
         list(loader(task, data, shares_of_rank(windows_of(1), 0, SAMPLES, seed=4), workers))
-
-
-def test_loading_processes_draw_nothing_from_the_randomness_of_the_rank() -> None:
-    """A run that goes on starts them anew, and must not draw once more than one that was not interrupted."""
-    windows = loader(Task(), DATA["one by one"], shares_of_rank(windows_of(1), 0, SAMPLES, seed=4), workers=1)
-    before = torch.get_rng_state()
-    assert len(list(windows)) == 9
-    assert torch.equal(torch.get_rng_state(), before)
