@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset, Subset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from launcher import Task
 
@@ -154,13 +154,6 @@ class Fatal(Task):
 
     def loading_waits(self) -> None:
         self.waits()
-
-
-class Fewer(Fatal):
-    """A data set that has lost a sample."""
-
-    def train_data(self) -> Subset[tuple[int, Tensor, Tensor]]:  # type: ignore[override]  # of another kind
-        return Subset(self.data, range(SAMPLES - 1))
 
 
 class Wide(Fatal):
