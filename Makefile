@@ -27,6 +27,7 @@ test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 faults: $(INSTALLED)
+	rm -f $(FAULT_TABLE:.md=.json)
 	$(BIN)/python -m pytest -m fault --fault-table $(FAULT_TABLE)
 
 check: $(INSTALLED)

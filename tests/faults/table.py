@@ -2,7 +2,8 @@
 
 A test says which row it shows by `@pytest.mark.fault(Kind.X, "what goes wrong", by="how it is injected",
 outcome="what happens then")`, and by the fixture `recovered` how many seconds the recovery took.
-`--fault-table FILE` writes the rows of the tests that ran.
+`--fault-table FILE` writes the table. What each test has shown is kept beside it, as JSON, so that to run some of the
+tests again renews their rows alone.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 _SECONDS = "seconds to recover"
 _INTRODUCTION = """\
@@ -90,6 +93,12 @@ def recovered(record_property: Callable[[str, object], None]) -> Callable[[float
     return lambda seconds: record_property(_SECONDS, seconds)
 
 
+Results = dict[str, list[Shown]]
+"""Name of a test → what it has shown."""
+
+_RESULTS = TypeAdapter(Results)
+
+
 class _Collector:
     """Collects what tests have shown, and writes the table when all have ended.
 
@@ -99,8 +108,9 @@ class _Collector:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._kept = path.with_suffix(".json")
         self._faults: dict[str, list[Fault]] = {}
-        self._shown: list[Shown] = []
+        self._shown: Results = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
@@ -111,12 +121,16 @@ class _Collector:
             return
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
         seconds = [value for name, value in report.user_properties if name == _SECONDS and isinstance(value, float)]
-        for fault in self._faults[report.nodeid]:
-            self._shown.append(Shown(fault, report.outcome, reason, max(seconds, default=None)))
+        self._shown[report.nodeid] = [
+            Shown(fault, report.outcome, reason, max(seconds, default=None)) for fault in self._faults[report.nodeid]
+        ]
 
     def pytest_sessionfinish(self) -> None:
         self._path.parent.mkdir(exist_ok=True)
-        self._path.write_text(as_markdown(self._shown), encoding="utf-8")
+        before = _RESULTS.validate_json(self._kept.read_bytes()) if self._kept.exists() else {}
+        results = {test: shown for test, shown in sorted({**before, **self._shown}.items()) if shown}
+        self._kept.write_bytes(_RESULTS.dump_json(results, indent=1) + b"\n")
+        self._path.write_text(as_markdown(chain.from_iterable(results.values())), encoding="utf-8")
 
 
 def as_markdown(shown: Iterable[Shown]) -> str:
