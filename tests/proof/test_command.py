@@ -149,6 +149,7 @@ def test_what_cannot_be_proved_is_refused(tmp_path: Path, arguments: tuple[str, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_terminal_shows_what_goes_on_and_gets_its_cursor_back(tmp_path: Path) -> None:
     code, written = on_a_terminal(60, "prove", PROOFS, "--runs", str(tmp_path))
     assert code == 0, written

@@ -13,6 +13,7 @@ from tests.processes import launcher
 DIGITS = "recipes/digits/recipe.yaml"
 WORLDS = [1, 2, *(pytest.param(world, marks=pytest.mark.long) for world in (3, 4))]
 BATCHES = {"divides": ("batch.global=256",), "does not divide": ("batch.global=250", "batch.micro=32")}
+QUICK_AND_LONG = [pytest.param("divides", marks=pytest.mark.long), "does not divide"]
 CONTRACT = {
     "train/global_step", "train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/samples_seen",
     "batch/global_samples", "batch/global_items", "batch/micro_steps", "batch/world_size", "comm/allreduce_calls",
@@ -52,7 +53,7 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> Curves:
     return Curves(tmp_path_factory.mktemp("curves"))
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", QUICK_AND_LONG)
 @pytest.mark.parametrize("world", WORLDS[1:])
 def test_loss_curve_is_the_same_on_any_number_of_ranks(curves: Curves, batch: str, world: int) -> None:
     alone, together = curves(batch, 1), curves(batch, world)
@@ -63,7 +64,10 @@ def test_loss_curve_is_the_same_on_any_number_of_ranks(curves: Curves, batch: st
         assert other["train/samples_seen"] == one["train/samples_seen"]
 
 
-@pytest.mark.parametrize(("batch", "full", "tail"), [("divides", 256, 157), ("does not divide", 250, 187)])
+@pytest.mark.parametrize(
+    ("batch", "full", "tail"),
+    [pytest.param("divides", 256, 157, marks=pytest.mark.long), ("does not divide", 250, 187)],
+)
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_full_window_has_the_global_batch(curves: Curves, batch: str, full: int, tail: int, world: int) -> None:
     rows = curves(batch, world)
@@ -72,7 +76,7 @@ def test_every_full_window_has_the_global_batch(curves: Curves, batch: str, full
     assert {row["batch/world_size"] for row in rows} == {world}
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", QUICK_AND_LONG)
 @pytest.mark.parametrize("world", WORLDS)
 def test_gradients_cross_once_per_update(curves: Curves, batch: str, world: int) -> None:
     """One bucket holds the whole model: one call, with one copy of its gradients, whatever K is."""
@@ -82,7 +86,7 @@ def test_gradients_cross_once_per_update(curves: Curves, batch: str, world: int)
 
 
 def test_rows_have_the_names_of_the_contract(curves: Curves) -> None:
-    rows = curves("divides", 2)
+    rows = curves("does not divide", 2)
     now_and_then = {10: {"train/gradient_noise_scale"}, 20: {"train/gradient_noise_scale"}}
     for update, row in enumerate(rows[:-1], start=1):
         assert set(row) == CONTRACT | now_and_then.get(update, set())

@@ -364,6 +364,7 @@ def test_an_agent_that_is_killed_is_said(runs: Path) -> None:
     by="the second while the first trains",
     outcome="the second is refused, names the holder, exit code 73",
 )
+@pytest.mark.long
 def test_a_run_directory_has_one_writer(runs: Path) -> None:
     started = Started(runs, "hang")
     second = run_tiny(runs)

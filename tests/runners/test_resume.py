@@ -164,6 +164,7 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -
     by="another rate and batch",
     outcome="refused with each difference; by --fork it goes on",
 )
+@pytest.mark.long
 def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
     run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
     before = (tmp_path / "it" / "metrics.jsonl").read_bytes()

@@ -50,6 +50,7 @@ def test_gradients_that_are_not_reduced_end_the_run_before_a_wrong_step(tmp_path
     by="a task that deals its data out itself",
     outcome="refused before the first update",
 )
+@pytest.mark.long
 def test_ranks_that_see_different_data_are_refused(tmp_path: Path) -> None:
     code, stderr, rows = run(tmp_path, "OwnPart")
     assert code == 3
