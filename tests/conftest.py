@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import processes_with
 
 pytest_plugins = ["tests.faults.table"]
 
@@ -10,3 +17,13 @@ pytest_plugins = ["tests.faults.table"]
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """A folder for runs; when a test is done, no process knows it any more."""
+    yield tmp_path
+    left = list(processes_with(str(tmp_path)))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []

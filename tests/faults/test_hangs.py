@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,21 +15,11 @@ import pytest
 from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
 from tests.faults.table import Kind
-from tests.processes import launcher, processes_with, wait_until
+from tests.processes import launcher, wait_until
 
 TINY = "tests/tasks/tiny.yaml"
 UPDATES = 12
 HEARTBEAT = 2.0
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Path]:
-    """A folder for runs; when a test is done, no process knows it any more."""
-    yield tmp_path
-    left = list(processes_with(str(tmp_path)))
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert left == []
 
 
 def run(runs: Path, *settings: str) -> subprocess.CompletedProcess[str]:

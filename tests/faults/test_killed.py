@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,6 @@ from tests.runners.test_local import Started
 
 pytestmark = pytest.mark.long
 ALL_GONE = 2.0  # seconds
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Path]:
-    """A folder for runs; when a test is done, no process knows it any more."""
-    yield tmp_path
-    left = list(processes_with(str(tmp_path)))
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert left == []
 
 
 def programs(runs: Path) -> dict[int, str]:

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,6 @@ TINY = "tests/tasks/tiny.yaml"
 def slow(*values: Any) -> Any:
     """One more way of the same, for `make test-all`."""
     return pytest.param(*values, marks=pytest.mark.long)
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Path]:
-    """A folder for runs; when a test is done, no process knows it any more."""
-    yield tmp_path
-    left = list(processes_with(str(tmp_path)))
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert left == []
 
 
 def run_tiny(runs: Path, *overrides: str, run_id: str = "it") -> subprocess.CompletedProcess[str]:
