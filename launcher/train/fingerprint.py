@@ -24,6 +24,7 @@ _SECONDS = 2.0  # after which no more samples are loaded, where that takes long
 _VALUES = 8  # of an array that are looked at one by one
 _NEAR = 0.02  # of the size of values: decoders of images and sound differ a little between machines
 _NEAR_BYTES = 4.0  # of 255
+_PICTURE = 64  # bytes from which on they may be a decoded image; fewer are classes and the like, and must be the same
 
 
 def fingerprint(batches: KeyedBatches, workers: int) -> Numbers:
@@ -110,14 +111,15 @@ def _of_array(values: np.ndarray[Any, Any]) -> Any:
     if values.dtype.kind not in "biuf":
         return None
     noted = {"kind": values.dtype.str, "shape": list(values.shape)}
-    if values.dtype.kind != "f" and values.dtype.itemsize > 1:
+    decoded = values.dtype.itemsize == 1 and values.size >= _PICTURE
+    if values.dtype.kind != "f" and not decoded:
         return {**noted, "digest": _digest(np.ascontiguousarray(values).tobytes())}
     flat = values.reshape(-1).astype(np.float64)
     if not flat.size:
         return noted
     size = float(np.sqrt(np.mean(np.square(flat))))
     some = flat[[index * flat.size // _VALUES for index in range(min(_VALUES, flat.size))]]
-    near = _NEAR_BYTES if values.dtype.kind != "f" and values.dtype.kind != "b" else _NEAR * size
+    near = _NEAR * size if values.dtype.kind == "f" else _NEAR_BYTES
     return {**noted, "near": near, "values": [float(flat.mean()), size, *map(float, some)]}
 
 

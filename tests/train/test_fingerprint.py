@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
         lambda index: (np.full((4, 4), 255 - index, np.uint8), index % 10),
     ),
     "labels": (lambda index: (values(index), index % 10), lambda index: (values(index), (index + 1) % 10)),
+    "small labels": (lambda index: torch.tensor(index % 5).byte(), lambda index: torch.tensor((index + 1) % 5).byte()),
     "text": (lambda index: f"line {index}", lambda index: f"row {index}"),
     "bytes": (lambda index: b"%d" % index, lambda index: b"%d" % (index + 1)),
     "shapes": (lambda index: torch.zeros(index), lambda index: torch.zeros(index + 1)),
