@@ -33,7 +33,7 @@ from launcher.runners.new_run import refuse_used
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import has_begun, is_done, take_up
+from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -109,7 +109,8 @@ class _Launcher:
         """Lead the run, whose directory is held, until it ends or a signal ends this launcher."""
         run, plan, say = self._run, self._request.plan, self._console.print
         resumed = taken_over or (self._choice.resume and has_begun(run))
-        if resumed and is_done(run):
+        fork = self._choice.fork
+        if resumed and is_done(run) and (taken_over or not has_changed(run, plan, fork=fork)):
             say(f"done: {shown_path(run.path)} has gone to its end")
             return _Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
         if not resumed:
@@ -122,7 +123,7 @@ class _Launcher:
             say("the launcher that led the run is gone: this one leads it now")
         say(f"run: {shown_path(run.path)}")
         if resumed:
-            update = take_up(run, plan, fork=taken_over or self._choice.fork, say=say)
+            update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
             say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
         write_atomically(run.plan, plan.to_json() + "\n")
         try:
@@ -201,7 +202,7 @@ class _Launcher:
                 return self._for_all(ended)
             if not lost:
                 say_cause(outcome)
-            update = take_up(run, ended.plan, fork=True, say=say)
+            update = go_on(run, say)
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 

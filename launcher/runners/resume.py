@@ -42,10 +42,9 @@ def has_begun(run: RunDirectory) -> bool:
 
 
 def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
-    """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
+    """Make a run's directory ready to go on, as `go_on` does, with a recipe that may be another one.
 
-    Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
-    the logs of the launch before are put aside. With another recipe the run is another one to W&B.
+    With another recipe the run is another one to W&B. A fork takes the data as they are now.
 
     Args:
         run: the directory of a run, which is held.
@@ -60,11 +59,33 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         RequestError: the recipe has changed, with each change.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
-    changed = _has_changed(run, plan, fork)
-    checkpoint = Checkpoints(run, say).newest()
+    changed = has_changed(run, plan, fork=fork)
+    update = go_on(run, say)
     if changed:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
         run.wandb_id.unlink(missing_ok=True)
+    if fork:
+        run.data.unlink(missing_ok=True)
+    return update
+
+
+def go_on(run: RunDirectory, say: Say) -> int:
+    """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
+
+    Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
+    the logs of the launch before are put aside.
+
+    Args:
+        run: the directory of a run, which is held.
+        say: takes a sentence that the user should read.
+
+    Returns:
+        The update that the run goes on after; 0 from the start.
+
+    Raises:
+        NoCheckpointError: there are checkpoints, and none can be used.
+    """
+    checkpoint = Checkpoints(run, say).newest()
     update = checkpoint.update if checkpoint else 0
     cut_rows(run.metrics, update)
     for left in (run.failures, run.heartbeats):
@@ -73,8 +94,18 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     return update
 
 
-def _has_changed(run: RunDirectory, plan: Plan, fork: bool) -> bool:
-    """Whether the run was begun with another recipe, which only a fork may go on with."""
+def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
+    """Whether a run was begun with another recipe, which only a fork may go on with.
+
+    Args:
+        run: the directory of a run.
+        plan: the plan to go on with.
+        fork: go on also if the recipe has changed.
+
+    Raises:
+        RequestError: the recipe has changed, with each change.
+        RunDirectoryUnusableError: the plan that the run was begun with cannot be read.
+    """
     try:
         begun = Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
     except OSError:

@@ -1,0 +1,57 @@
+"""What a run that was begun is held to before anything of it is changed, without starting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.request import Request, read_request
+from launcher.cli.run_elastic import run_elastic
+from launcher.cli.run_here import RunChoice, run_here
+from launcher.errors import RequestError
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.status import RunStatus, State
+from launcher.runners.resume import has_changed, take_up
+from tests.faults.table import Kind
+from tests.processes import ROOT
+
+MORTAL = ROOT / "tests/tasks/mortal.yaml"
+
+
+def begun(folder: Path, request: Request, state: State = "done") -> RunDirectory:
+    """A run of a request, as far as what its launcher writes."""
+    run = RunDirectory(folder)
+    folder.mkdir(parents=True)
+    run.plan.write_text(request.plan.to_json())
+    RunStatus(state, 4).write(run)
+    return run
+
+
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "the recipe has changed at a resume of a finished run",
+    by="more updates",
+    outcome="refused with the difference; by --fork it goes on",
+)
+@pytest.mark.parametrize("elastic", [False, True], ids=["here", "elastic"])
+def test_a_finished_run_is_held_to_its_recipe(tmp_path: Path, elastic: bool) -> None:
+    nodes = ["launch.nodes=1:2"] if elastic else []
+    first, more = (read_request(MORTAL, [f"train.updates={updates}", *nodes]) for updates in (4, 8))
+    run = begun(tmp_path / "it", first)
+    choice = RunChoice(tmp_path, "it", resume=True)
+    start = run_elastic if elastic else run_here
+    with pytest.raises(RequestError, match=r"train\.updates: the run was begun with 4, not 8\..*--fork"):
+        start(more, choice)
+    assert start(first, choice) == 0
+    assert has_changed(run, more.plan, fork=True)
+
+
+def test_a_fork_takes_the_data_as_they_are_now(tmp_path: Path) -> None:
+    request = read_request(MORTAL, [])
+    run = begun(tmp_path / "it", request)
+    run.data.write_text("{}")
+    take_up(run, request.plan, fork=False, say=print)
+    assert run.data.exists()
+    take_up(run, request.plan, fork=True, say=print)
+    assert not run.data.exists()
