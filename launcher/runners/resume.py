@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from launcher.errors import RequestError, RunDirectoryUnusableError
@@ -16,18 +19,37 @@ from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
 
 Say = Callable[[str], None]
+_MADE_UP = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")  # the end of an id that was not chosen
 
 
 def unfinished_run(runs: Path, name: str) -> str | None:
     """The id of the newest run of a recipe that is not done, or None.
 
+    A run is as old as the time in its id, or as its last launch where the user has chosen the id.
+
     Args:
         runs: the folder of all runs.
         name: the recipe's name.
     """
-    begun = [path for path in runs.glob(f"{name}-*") if (path / "status.json").is_file()]
-    unfinished = [path for path in begun if not is_done(RunDirectory(path))]
-    return max(unfinished, key=lambda path: path.name).name if unfinished else None
+    begun = (path.parent for path in runs.glob("*/status.json"))
+    unfinished = [path for path in begun if _recipe_of(RunDirectory(path)) == name and not is_done(RunDirectory(path))]
+    return max(unfinished, key=_age_of).name if unfinished else None
+
+
+def _recipe_of(run: RunDirectory) -> str | None:
+    """The name of the recipe that a run was begun with, whatever version of the launcher has written it."""
+    try:
+        return str(json.loads(run.plan.read_bytes())["recipe"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _age_of(path: Path) -> tuple[str, int]:
+    """What orders runs by when they were begun: the local time, and the number of those of one second."""
+    made_up = _MADE_UP.search(path.name)
+    if made_up:
+        return made_up[1], int(made_up[2] or 0)
+    return f"{datetime.fromtimestamp((path / 'status.json').stat().st_mtime):%Y%m%d-%H%M%S}", 0
 
 
 def is_done(run: RunDirectory) -> bool:

@@ -12,7 +12,7 @@ from launcher.cli.run_here import RunChoice, run_here
 from launcher.errors import RequestError
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus, State
-from launcher.runners.resume import has_changed, take_up
+from launcher.runners.resume import has_changed, take_up, unfinished_run
 from tests.faults.table import Kind
 from tests.processes import ROOT
 
@@ -55,3 +55,17 @@ def test_a_fork_takes_the_data_as_they_are_now(tmp_path: Path) -> None:
     assert run.data.exists()
     take_up(run, request.plan, fork=True, say=print)
     assert not run.data.exists()
+
+
+def test_the_run_to_go_on_with_is_one_of_the_same_recipe(tmp_path: Path) -> None:
+    """Whatever its id begins with: a recipe's name may be the beginning of another's."""
+    mine, other = (read_request(MORTAL, [f"name={name}"]) for name in ("eye", "eye-large"))
+    begun(tmp_path / "eye-large-20990101-000000", other, "failed")
+    assert unfinished_run(tmp_path, "eye") is None
+    begun(tmp_path / "eye-20200101-000000", mine, "failed")
+    begun(tmp_path / "eye-20200101-000000-2", mine, "preempted")
+    begun(tmp_path / "eye-20200101-000000-10", mine, "done")
+    assert unfinished_run(tmp_path, "eye") == "eye-20200101-000000-2"
+    begun(tmp_path / "chosen", mine, "failed")
+    assert unfinished_run(tmp_path, "eye") == "chosen"
+    assert unfinished_run(tmp_path, "eye-large") == "eye-large-20990101-000000"
