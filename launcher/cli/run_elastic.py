@@ -28,6 +28,7 @@ from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
 from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
+from launcher.runners.fork import kept_unless_begun
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import refuse_used
 from launcher.runners.nodes import Node, present
@@ -122,15 +123,16 @@ class _Launcher:
         if taken_over:
             say("the launcher that led the run is gone: this one leads it now")
         say(f"run: {shown_path(run.path)}")
-        if resumed:
-            update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
-            say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-        write_atomically(run.plan, plan.to_json() + "\n")
-        try:
-            return self._rounds()
-        except LauncherError as error:  # no other launcher would fare better
-            Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
-            raise
+        with kept_unless_begun(run, fork=resumed and fork and not taken_over):
+            if resumed:
+                update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
+                say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
+            write_atomically(run.plan, plan.to_json() + "\n")
+            try:
+                return self._rounds()
+            except LauncherError as error:  # no other launcher would fare better
+                Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
+                raise
 
     def joins(self, refused: RunDirectoryHeldError) -> bool:
         """Whether this launcher takes part in the run of who holds the directory; False when that has ended by now.

@@ -24,6 +24,7 @@ from launcher.rundir.checkpoints import newest_update
 from launcher.rundir.generation import take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
+from launcher.runners.fork import kept_unless_begun
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
@@ -73,12 +74,13 @@ def run_here(request: Request, choice: RunChoice) -> int:
         if not resumed:
             refuse_used(run)
         announce(console, plan, run)
-        if resumed:
-            update = take_up(run, plan, fork=choice.fork, say=console.print)
-            console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-        take_over(run)
-        began = monotonic()
-        outcome, display = _to_its_end(request, run, console)
+        with kept_unless_begun(run, fork=resumed and choice.fork):
+            if resumed:
+                update = take_up(run, plan, fork=choice.fork, say=console.print)
+                console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
+            take_over(run)
+            began = monotonic()
+            outcome, display = _to_its_end(request, run, console)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 

@@ -102,6 +102,13 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
     return Tensors(_apart(tensors), numbers)
 
 
+def optimizer_kind(optimizer: torch.optim.Optimizer, model: nn.Module) -> Numbers:
+    """Whose memory an optimizer's state is: its algorithm, and the parameters in its order, by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [names.get(id(parameter), "") for group in optimizer.param_groups for parameter in group["params"]]
+    return {"algorithm": type(optimizer).__name__, "parameters": held}
+
+
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Tensors) -> None:
     """Give an optimizer its memory back; it keeps its settings."""
     remembered: dict[int, dict[str, Any]] = {}

@@ -28,6 +28,7 @@ from launcher.train.snapshot import (
     load_model_state,
     load_optimizer_state,
     model_state,
+    optimizer_kind,
     optimizer_state,
     randomness,
     restore_randomness,
@@ -39,6 +40,7 @@ from launcher.worker.tensor_file import tensor_file
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 _MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
+_KIND = "optimizer_kind"
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class RunSaver:
             "threads": torch.get_num_threads(),
             "stepper": job.stepper.state(),
             "results": job.results.state(),
+            _KIND: optimizer_kind(job.stepper.optimizer, job.engine.model),
         }
         return Captured(
             window.update + 1, model_state(job.engine.model), optimizer_state(job.stepper.optimizer), numbers
@@ -220,7 +223,7 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
             [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
         )
     load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
-    load_optimizer_state(job.stepper.optimizer, _tensors(folder, _OPTIMIZER, numbers))
+    _load_optimizer(_tensors(folder, _OPTIMIZER, numbers), numbers, job, say)
     job.stepper.restore(numbers["stepper"])
     job.results.restore(numbers["results"])
     if numbers["world_size"] == job.engine.world_size:
@@ -230,6 +233,19 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
     else:
         seed_everything(job.plan.recipe.train.seed + numbers["update"], job.engine.rank)
     job.guard.before_keeping(numbers["update"])
+
+
+def _load_optimizer(state: Tensors, numbers: Numbers, job: Job, say: Say) -> None:
+    """Give the optimizer its memory back, unless it is that of another one: only a fork gets so far with it."""
+    now = optimizer_kind(job.stepper.optimizer, job.engine.model)
+    was = numbers.get(_KIND, now)  # checkpoints from before it was noted
+    if was == now:
+        load_optimizer_state(job.stepper.optimizer, state)
+        return
+    same = was["algorithm"] == now["algorithm"]
+    what = "it had other parameters" if same else f"it was {was['algorithm']}, and is {now['algorithm']} now"
+    if job.engine.rank == 0:
+        say(f"warning: the optimizer begins anew, without what it remembered: {what}")
 
 
 def _say_if_bits_will_differ(numbers: Numbers, say: Say) -> None:

@@ -12,6 +12,7 @@ from launcher.cli.run_here import RunChoice, run_here
 from launcher.errors import RequestError
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus, State
+from launcher.runners.fork import kept_unless_begun
 from launcher.runners.resume import has_changed, take_up, unfinished_run
 from tests.faults.table import Kind
 from tests.processes import ROOT
@@ -69,3 +70,35 @@ def test_the_run_to_go_on_with_is_one_of_the_same_recipe(tmp_path: Path) -> None
     begun(tmp_path / "chosen", mine, "failed")
     assert unfinished_run(tmp_path, "eye") == "chosen"
     assert unfinished_run(tmp_path, "eye-large") == "eye-large-20990101-000000"
+
+
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "a fork cannot begin",
+    by="another plan, and no update",
+    outcome="the run is left as it was, and goes on with its own recipe",
+)
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_fork_that_makes_no_update_leaves_the_run_as_it_was(tmp_path: Path, trained: bool) -> None:
+    first, other = (read_request(MORTAL, [f"optimizer.name={name}"]) for name in ("sgd", "adamw"))
+    run = begun(tmp_path / "it", first)
+    run.data.write_text("{}")
+    run.wandb_id.write_text("mine")
+    run.metrics.write_text('{"train/global_step": 1}\n')
+    files = (run.plan, run.data, run.wandb_id, run.status)
+    before = [path.read_bytes() for path in files]
+    with kept_unless_begun(run, fork=True):
+        take_up(run, other.plan, fork=True, say=print)
+        assert not run.wandb_id.exists()
+        run.plan.write_text(other.plan.to_json())
+        run.recipe.write_text("name: other")
+        RunStatus("failed").write(run)
+        if trained:
+            run.metrics.write_text('{"train/global_step": 1, "other": 1}\n')
+    if trained:
+        assert run.recipe.exists()
+        assert not run.wandb_id.exists()
+        assert not has_changed(run, other.plan, fork=False)
+    else:
+        assert not run.recipe.exists()
+        assert [path.read_bytes() for path in files] == before
