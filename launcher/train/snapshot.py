@@ -80,11 +80,32 @@ def load_model_state(model: nn.Module, state: Tensors) -> None:
     """Give a model its parameters and buffers back.
 
     Raises:
-        RuntimeError: it is another model.
+        OtherModelError: it is another model.
     """
     tensors = dict(state.tensors)
     tensors |= {name: tensors[kept] for name, kept in state.numbers[_SAME].items()}
+    differs = _difference(tensors, model.state_dict())
+    if differs:
+        raise OtherModelError(differs)
     model.load_state_dict(tensors)
+
+
+class OtherModelError(Exception):
+    """A state is that of another model; the message is a clause that names the first difference."""
+
+
+def _difference(kept: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    for name, value in own.items():
+        if name not in kept:
+            return f"{name} is new in the model"
+        if kept[name].shape != value.shape:
+            return f"{name} is {_shape(kept[name])} in the checkpoint, and {_shape(value)} in the model"
+    gone = next((name for name in kept if name not in own), None)
+    return f"{gone} is in the checkpoint, and not in the model" if gone is not None else None
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a number"
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -24,6 +24,7 @@ from launcher.train.randomness import seed_everything
 from launcher.train.snapshot import (
     HostCopy,
     Numbers,
+    OtherModelError,
     Tensors,
     load_model_state,
     load_optimizer_state,
@@ -212,8 +213,7 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
         say: takes a sentence that the user should read; it is rank 0 that says it.
 
     Raises:
-        RequestError: the data are not those that the run was begun with.
-        RuntimeError: the model or the optimizer is another.
+        RequestError: the data or the model are not those that the run was begun with.
     """
     folder, device = checkpoint.folder, job.engine.device
     numbers = _read_numbers(folder / _TRAINING)
@@ -222,7 +222,11 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
         raise RequestError(
             [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
         )
-    load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
+    try:
+        load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
+    except OtherModelError as other:
+        cure = "Set the model back, or begin another run with another --run-id"
+        raise RequestError([Mistake("task", f"the run was begun with another model: {other}", cure)]) from None
     _load_optimizer(_tensors(folder, _OPTIMIZER, numbers), numbers, job, say)
     job.stepper.restore(numbers["stepper"])
     job.results.restore(numbers["results"])

@@ -179,6 +179,24 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
 
 
 @pytest.mark.fault(
+    Kind.REQUEST,
+    "the model's code has changed at a resume",
+    by="--fork to another layer width",
+    outcome="refused at once with the first difference; with the model as it was the run goes on",
+)
+@pytest.mark.long
+def test_another_model_is_refused_and_the_run_goes_on_without_it(tmp_path: Path) -> None:
+    run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
+    plan = (tmp_path / "it" / "plan.json").read_bytes()
+    wider = ("task.entry=mortal.py:Wider", "--resume", "auto", "--fork", "launch.restarts=3")
+    out, said = run(tmp_path, "it", *wider, expected=2)
+    assert "the run was begun with another model: 0.weight is 40 × 8 in the checkpoint, and 30 × 8 in the model" in said
+    assert "tries left" not in out
+    assert (tmp_path / "it" / "plan.json").read_bytes() == plan
+    run(tmp_path, "it", "--resume", "auto")
+
+
+@pytest.mark.fault(
     Kind.DISK,
     "the newest checkpoint is damaged",
     by="a flipped bit",

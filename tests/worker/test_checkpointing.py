@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from launcher import Task
+from launcher.errors import RequestError
 from launcher.plan.planner import make_plan, with_facts
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
@@ -108,3 +109,28 @@ def test_a_fork_may_begin_with_fp16(tmp_path: Path) -> None:
     task = Layers(two_layers)
     trained(job_of(task, ADAMW), run)
     assert gone_on(run, job_of(task, ADAMW, updates=4, first=2, train={"precision": "fp16"})) == []
+
+
+def wider() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1))
+
+
+def deeper() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1), nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        (two_layers, wider, r"0\.weight is 3 × 4 in the checkpoint, and 5 × 4 in the model"),
+        (two_layers, deeper, r"2\.weight is new in the model"),
+        (deeper, two_layers, r"2\.bias is in the checkpoint, and not in the model"),
+    ],
+)
+def test_another_model_is_refused_with_the_first_difference(
+    tmp_path: Path, before: Callable[[], nn.Module], after: Callable[[], nn.Module], difference: str
+) -> None:
+    run = RunDirectory(tmp_path)
+    trained(job_of(Layers(before), ADAMW), run)
+    with pytest.raises(RequestError, match=f"the run was begun with another model: {difference}"):
+        gone_on(run, job_of(Layers(after), ADAMW, updates=4, first=2))
