@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import Window
@@ -36,7 +37,7 @@ from launcher.train.snapshot import (
 )
 from launcher.words import plural
 from launcher.worker.preparation import Gather
-from launcher.worker.tensor_file import tensor_file
+from launcher.worker.tensor_file import refuse_other_types, tensor_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
@@ -182,6 +183,22 @@ class RunSaver:
                 f"warning: no checkpoint after update {update}: {failed.reason}. The training goes on; what was "
                 "saved before is kept"
             )
+
+
+def refuse_what_cannot_be_kept(model: nn.Module) -> None:
+    """Make sure, before an update is made, that checkpoints can hold a model.
+
+    Args:
+        model: the model.
+
+    Raises:
+        RequestError: it has something that they cannot hold.
+    """
+    try:
+        refuse_other_types(model_state(model).tensors)
+    except TypeError as cannot:
+        cure = "Keep it out of the model's state_dict, or save nothing: checkpoint.every=null and checkpoint.minutes=0"
+        raise RequestError([Mistake("task", str(cannot), cure)]) from None
 
 
 def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say) -> Checkpoint | None:

@@ -197,6 +197,19 @@ def test_another_model_is_refused_and_the_run_goes_on_without_it(tmp_path: Path)
 
 
 @pytest.mark.fault(
+    Kind.VALUE,
+    "a model has a type of tensors that checkpoints cannot hold",
+    by="a buffer of complex128",
+    outcome="refused before the first update",
+)
+@pytest.mark.long
+def test_a_model_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+    _, said = run(tmp_path, "it", "task.entry=mortal.py:Complex", expected=2)
+    assert "phases is of torch.complex128: checkpoints have no such tensors" in said
+    assert not (tmp_path / "it" / "metrics.jsonl").exists()
+
+
+@pytest.mark.fault(
     Kind.DISK,
     "the newest checkpoint is damaged",
     by="a flipped bit",

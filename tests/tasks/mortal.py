@@ -95,3 +95,12 @@ class Wider(Mortal):
 
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(8, 30), nn.Tanh(), nn.Linear(30, 1))
+
+
+class Complex(Mortal):
+    """A model that no checkpoint can hold."""
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        model.register_buffer("phases", torch.zeros(2, dtype=torch.complex128))
+        return model

@@ -21,7 +21,7 @@ from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.layout import RunDirectory
 from launcher.train.job import Job, build_job, build_materials
 from launcher.train.loop import train
-from launcher.worker.checkpointing import RunSaver, load_checkpoint
+from launcher.worker.checkpointing import RunSaver, load_checkpoint, refuse_what_cannot_be_kept
 
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.01}
@@ -134,3 +134,21 @@ def test_another_model_is_refused_with_the_first_difference(
     trained(job_of(Layers(before), ADAMW), run)
     with pytest.raises(RequestError, match=f"the run was begun with another model: {difference}"):
         gone_on(run, job_of(Layers(after), ADAMW, updates=4, first=2))
+
+
+class Noted(nn.Linear):
+    """Keeps a note in its state."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
+def test_what_checkpoints_cannot_hold_is_refused_before_the_first_update() -> None:
+    refuse_what_cannot_be_kept(two_layers())
+    with pytest.raises(RequestError, match=r"the model's state holds _extra_state, a dict: .*Keep it out"):
+        refuse_what_cannot_be_kept(Noted(2, 2))
+    with pytest.raises(RequestError, match=r"weight is of torch\.complex128: .*Keep it out"):
+        refuse_what_cannot_be_kept(nn.Linear(2, 2, dtype=torch.complex128))
