@@ -15,21 +15,19 @@ def export(
     ] = None,
 ) -> None:
     """Write the model of a run's last good checkpoint as a safetensors file."""
-    import shutil
-
     from launcher.errors import Mistake, RequestError
-    from launcher.rundir.checkpoints import Checkpoints
+    from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError
+    from launcher.rundir.exported import export_model
     from launcher.rundir.layout import RunDirectory
+    from launcher.rundir.manifest import BadCheckpointError
 
     directory = RunDirectory(run)
     checkpoint = Checkpoints(directory, lambda said: typer.echo(said, err=True)).newest()
     if checkpoint is None:
         raise RequestError([Mistake("", "this run has no checkpoint to export", where=str(run))])
     target = to or directory.path / "model.safetensors"
-    unfinished = target.with_name(f".{target.name}.unfinished")
     try:
-        shutil.copyfile(checkpoint.folder / "model.safetensors", unfinished)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        export_model(checkpoint.folder, target)
+    except BadCheckpointError as bad:  # it was good a moment ago
+        raise NoCheckpointError(f"{checkpoint.folder} cannot be exported: {bad}.") from None
     typer.echo(f"{target}: the model after update {checkpoint.update:,}")

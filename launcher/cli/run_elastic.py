@@ -28,12 +28,13 @@ from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
 from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
+from launcher.runners.fork import kept_unless_begun
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import refuse_used
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import has_begun, is_done, take_up
+from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -109,7 +110,8 @@ class _Launcher:
         """Lead the run, whose directory is held, until it ends or a signal ends this launcher."""
         run, plan, say = self._run, self._request.plan, self._console.print
         resumed = taken_over or (self._choice.resume and has_begun(run))
-        if resumed and is_done(run):
+        fork = self._choice.fork
+        if resumed and is_done(run) and (taken_over or not has_changed(run, plan, fork=fork)):
             say(f"done: {shown_path(run.path)} has gone to its end")
             return _Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
         if not resumed:
@@ -121,15 +123,16 @@ class _Launcher:
         if taken_over:
             say("the launcher that led the run is gone: this one leads it now")
         say(f"run: {shown_path(run.path)}")
-        if resumed:
-            update = take_up(run, plan, fork=taken_over or self._choice.fork, say=say)
-            say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-        write_atomically(run.plan, plan.to_json() + "\n")
-        try:
-            return self._rounds()
-        except LauncherError as error:  # no other launcher would fare better
-            Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
-            raise
+        with kept_unless_begun(run, fork=resumed and fork and not taken_over):
+            if resumed:
+                update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
+                say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
+            write_atomically(run.plan, plan.to_json() + "\n")
+            try:
+                return self._rounds()
+            except LauncherError as error:  # no other launcher would fare better
+                Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
+                raise
 
     def joins(self, refused: RunDirectoryHeldError) -> bool:
         """Whether this launcher takes part in the run of who holds the directory; False when that has ended by now.
@@ -201,7 +204,7 @@ class _Launcher:
                 return self._for_all(ended)
             if not lost:
                 say_cause(outcome)
-            update = take_up(run, ended.plan, fork=True, say=say)
+            update = go_on(run, say)
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 

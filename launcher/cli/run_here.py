@@ -24,10 +24,11 @@ from launcher.rundir.checkpoints import newest_update
 from launcher.rundir.generation import take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
+from launcher.runners.fork import kept_unless_begun
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import has_begun, is_done, take_up, unfinished_run
+from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up, unfinished_run
 from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
 
@@ -67,20 +68,19 @@ def run_here(request: Request, choice: RunChoice) -> int:
     with held(run):
         console = lasting_console(soft_wrap=True)
         resumed = choice.resume and has_begun(run)
-        if resumed and is_done(run):
+        if resumed and is_done(run) and not has_changed(run, plan, fork=choice.fork):
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
         if not resumed:
             refuse_used(run)
         announce(console, plan, run)
-        if resumed:
-            update = take_up(run, plan, fork=choice.fork, say=console.print)
-            if choice.fork:
-                run.data.unlink(missing_ok=True)
-            console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-        take_over(run)
-        began = monotonic()
-        outcome, display = _to_its_end(request, run, console)
+        with kept_unless_begun(run, fork=resumed and choice.fork):
+            if resumed:
+                update = take_up(run, plan, fork=choice.fork, say=console.print)
+                console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
+            take_over(run)
+            began = monotonic()
+            outcome, display = _to_its_end(request, run, console)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -109,7 +109,7 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
         if left is None:
             return outcome, display
         say_cause(outcome)
-        update = take_up(run, plan, fork=True, say=console.print)
+        update = go_on(run, console.print)
         take_over(run)
         console.print(f"going on after update {update:,} (tries left without progress: {left})")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from launcher.errors import RequestError, RunDirectoryUnusableError
@@ -16,18 +19,37 @@ from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
 
 Say = Callable[[str], None]
+_MADE_UP = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")  # the end of an id that was not chosen
 
 
 def unfinished_run(runs: Path, name: str) -> str | None:
     """The id of the newest run of a recipe that is not done, or None.
 
+    A run is as old as the time in its id, or as its last launch where the user has chosen the id.
+
     Args:
         runs: the folder of all runs.
         name: the recipe's name.
     """
-    begun = [path for path in runs.glob(f"{name}-*") if (path / "status.json").is_file()]
-    unfinished = [path for path in begun if not is_done(RunDirectory(path))]
-    return max(unfinished, key=lambda path: path.name).name if unfinished else None
+    begun = (path.parent for path in runs.glob("*/status.json"))
+    unfinished = [path for path in begun if _recipe_of(RunDirectory(path)) == name and not is_done(RunDirectory(path))]
+    return max(unfinished, key=_age_of).name if unfinished else None
+
+
+def _recipe_of(run: RunDirectory) -> str | None:
+    """The name of the recipe that a run was begun with, whatever version of the launcher has written it."""
+    try:
+        return str(json.loads(run.plan.read_bytes())["recipe"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _age_of(path: Path) -> tuple[str, int]:
+    """What orders runs by when they were begun: the local time, and the number of those of one second."""
+    made_up = _MADE_UP.search(path.name)
+    if made_up:
+        return made_up[1], int(made_up[2] or 0)
+    return f"{datetime.fromtimestamp((path / 'status.json').stat().st_mtime):%Y%m%d-%H%M%S}", 0
 
 
 def is_done(run: RunDirectory) -> bool:
@@ -42,10 +64,9 @@ def has_begun(run: RunDirectory) -> bool:
 
 
 def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
-    """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
+    """Make a run's directory ready to go on, as `go_on` does, with a recipe that may be another one.
 
-    Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
-    the logs of the launch before are put aside. With another recipe the run is another one to W&B.
+    With another recipe the run is another one to W&B. A fork takes the data as they are now.
 
     Args:
         run: the directory of a run, which is held.
@@ -60,11 +81,33 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         RequestError: the recipe has changed, with each change.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
-    changed = _has_changed(run, plan, fork)
-    checkpoint = Checkpoints(run, say).newest()
+    changed = has_changed(run, plan, fork=fork)
+    update = go_on(run, say)
     if changed:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
         run.wandb_id.unlink(missing_ok=True)
+    if fork:
+        run.data.unlink(missing_ok=True)
+    return update
+
+
+def go_on(run: RunDirectory, say: Say) -> int:
+    """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
+
+    Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
+    the logs of the launch before are put aside.
+
+    Args:
+        run: the directory of a run, which is held.
+        say: takes a sentence that the user should read.
+
+    Returns:
+        The update that the run goes on after; 0 from the start.
+
+    Raises:
+        NoCheckpointError: there are checkpoints, and none can be used.
+    """
+    checkpoint = Checkpoints(run, say).newest()
     update = checkpoint.update if checkpoint else 0
     cut_rows(run.metrics, update)
     for left in (run.failures, run.heartbeats):
@@ -73,8 +116,18 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     return update
 
 
-def _has_changed(run: RunDirectory, plan: Plan, fork: bool) -> bool:
-    """Whether the run was begun with another recipe, which only a fork may go on with."""
+def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
+    """Whether a run was begun with another recipe, which only a fork may go on with.
+
+    Args:
+        run: the directory of a run.
+        plan: the plan to go on with.
+        fork: go on also if the recipe has changed.
+
+    Raises:
+        RequestError: the recipe has changed, with each change.
+        RunDirectoryUnusableError: the plan that the run was begun with cannot be read.
+    """
     try:
         begun = Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
     except OSError:

@@ -80,11 +80,32 @@ def load_model_state(model: nn.Module, state: Tensors) -> None:
     """Give a model its parameters and buffers back.
 
     Raises:
-        RuntimeError: it is another model.
+        OtherModelError: it is another model.
     """
     tensors = dict(state.tensors)
     tensors |= {name: tensors[kept] for name, kept in state.numbers[_SAME].items()}
+    differs = _difference(tensors, model.state_dict())
+    if differs:
+        raise OtherModelError(differs)
     model.load_state_dict(tensors)
+
+
+class OtherModelError(Exception):
+    """A state is that of another model; the message is a clause that names the first difference."""
+
+
+def _difference(kept: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    for name, value in own.items():
+        if name not in kept:
+            return f"{name} is new in the model"
+        if kept[name].shape != value.shape:
+            return f"{name} is {_shape(kept[name])} in the checkpoint, and {_shape(value)} in the model"
+    gone = next((name for name in kept if name not in own), None)
+    return f"{gone} is in the checkpoint, and not in the model" if gone is not None else None
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a number"
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
@@ -100,6 +121,13 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
             else:
                 raise TypeError(f"the optimizer remembers {key}, a {type(value).__name__}: checkpoints have no such")
     return Tensors(_apart(tensors), numbers)
+
+
+def optimizer_kind(optimizer: torch.optim.Optimizer, model: nn.Module) -> Numbers:
+    """Whose memory an optimizer's state is: its algorithm, and the parameters in its order, by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [names.get(id(parameter), "") for group in optimizer.param_groups for parameter in group["params"]]
+    return {"algorithm": type(optimizer).__name__, "parameters": held}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Tensors) -> None:

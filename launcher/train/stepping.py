@@ -97,7 +97,8 @@ class Stepper:
     def restore(self, state: Numbers) -> None:
         """Go on from the updates before."""
         self.skipped = state["skipped"]
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # a fork may have begun without fp16
+            self._scaler.load_state_dict(state["scaler"])
 
     def skip(self) -> Tensor:
         """Pass over an update whose window had no items; a float64 zero, the square of no gradient's norm."""

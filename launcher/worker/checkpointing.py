@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import Window
@@ -24,21 +25,24 @@ from launcher.train.randomness import seed_everything
 from launcher.train.snapshot import (
     HostCopy,
     Numbers,
+    OtherModelError,
     Tensors,
     load_model_state,
     load_optimizer_state,
     model_state,
+    optimizer_kind,
     optimizer_state,
     randomness,
     restore_randomness,
 )
 from launcher.words import plural
 from launcher.worker.preparation import Gather
-from launcher.worker.tensor_file import tensor_file
+from launcher.worker.tensor_file import refuse_other_types, tensor_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 _MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
+_KIND = "optimizer_kind"
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,7 @@ class RunSaver:
             "threads": torch.get_num_threads(),
             "stepper": job.stepper.state(),
             "results": job.results.state(),
+            _KIND: optimizer_kind(job.stepper.optimizer, job.engine.model),
         }
         return Captured(
             window.update + 1, model_state(job.engine.model), optimizer_state(job.stepper.optimizer), numbers
@@ -178,6 +183,22 @@ class RunSaver:
                 f"warning: no checkpoint after update {update}: {failed.reason}. The training goes on; what was "
                 "saved before is kept"
             )
+
+
+def refuse_what_cannot_be_kept(model: nn.Module) -> None:
+    """Make sure, before an update is made, that checkpoints can hold a model.
+
+    Args:
+        model: the model.
+
+    Raises:
+        RequestError: it has something that they cannot hold.
+    """
+    try:
+        refuse_other_types(model_state(model).tensors)
+    except TypeError as cannot:
+        cure = "Keep it out of the model's state_dict, or save nothing: checkpoint.every=null and checkpoint.minutes=0"
+        raise RequestError([Mistake("task", str(cannot), cure)]) from None
 
 
 def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say) -> Checkpoint | None:
@@ -209,8 +230,7 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
         say: takes a sentence that the user should read; it is rank 0 that says it.
 
     Raises:
-        RequestError: the data are not those that the run was begun with.
-        RuntimeError: the model or the optimizer is another.
+        RequestError: the data or the model are not those that the run was begun with.
     """
     folder, device = checkpoint.folder, job.engine.device
     numbers = _read_numbers(folder / _TRAINING)
@@ -219,8 +239,12 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
         raise RequestError(
             [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
         )
-    load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
-    load_optimizer_state(job.stepper.optimizer, _tensors(folder, _OPTIMIZER, numbers))
+    try:
+        load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
+    except OtherModelError as other:
+        cure = "Set the model back, or begin another run with another --run-id"
+        raise RequestError([Mistake("task", f"the run was begun with another model: {other}", cure)]) from None
+    _load_optimizer(_tensors(folder, _OPTIMIZER, numbers), numbers, job, say)
     job.stepper.restore(numbers["stepper"])
     job.results.restore(numbers["results"])
     if numbers["world_size"] == job.engine.world_size:
@@ -230,6 +254,19 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
     else:
         seed_everything(job.plan.recipe.train.seed + numbers["update"], job.engine.rank)
     job.guard.before_keeping(numbers["update"])
+
+
+def _load_optimizer(state: Tensors, numbers: Numbers, job: Job, say: Say) -> None:
+    """Give the optimizer its memory back, unless it is that of another one: only a fork gets so far with it."""
+    now = optimizer_kind(job.stepper.optimizer, job.engine.model)
+    was = numbers.get(_KIND, now)  # checkpoints from before it was noted
+    if was == now:
+        load_optimizer_state(job.stepper.optimizer, state)
+        return
+    same = was["algorithm"] == now["algorithm"]
+    what = "it had other parameters" if same else f"it was {was['algorithm']}, and is {now['algorithm']} now"
+    if job.engine.rank == 0:
+        say(f"warning: the optimizer begins anew, without what it remembered: {what}")
 
 
 def _say_if_bits_will_differ(numbers: Numbers, say: Say) -> None:

@@ -45,11 +45,21 @@ def tensor_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
             yield tensor.detach().cpu().flatten().view(torch.uint8).numpy().data
 
 
-def _head(ordered: list[tuple[str, Tensor]]) -> bytes:
-    entries, end = {}, 0
-    for name, tensor in ordered:
+def refuse_other_types(tensors: Mapping[str, Tensor]) -> None:
+    """Make sure that a file can hold tensors, without writing it.
+
+    Raises:
+        TypeError: the format has no such type.
+    """
+    for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:
             raise TypeError(f"{name} is of {tensor.dtype}: checkpoints have no such tensors")
+
+
+def _head(ordered: list[tuple[str, Tensor]]) -> bytes:
+    refuse_other_types(dict(ordered))
+    entries, end = {}, 0
+    for name, tensor in ordered:
         start, end = end, end + tensor.nbytes
         entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(entries).encode()

@@ -16,7 +16,7 @@ from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
 from launcher.train.progress import Progress
 from launcher.train.step_result import StepResult
-from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint
+from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
 from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
@@ -53,6 +53,8 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
+        if plan.recipe.checkpoint.wanted:
+            refuse_what_cannot_be_kept(job.engine.model)
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None

@@ -179,6 +179,37 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
 
 
 @pytest.mark.fault(
+    Kind.REQUEST,
+    "the model's code has changed at a resume",
+    by="--fork to another layer width",
+    outcome="refused at once with the first difference; with the model as it was the run goes on",
+)
+@pytest.mark.long
+def test_another_model_is_refused_and_the_run_goes_on_without_it(tmp_path: Path) -> None:
+    run(tmp_path, "it", env={"KILL": "0:15"}, expected=3)
+    plan = (tmp_path / "it" / "plan.json").read_bytes()
+    wider = ("task.entry=mortal.py:Wider", "--resume", "auto", "--fork", "launch.restarts=3")
+    out, said = run(tmp_path, "it", *wider, expected=2)
+    assert "the run was begun with another model: 0.weight is 40 × 8 in the checkpoint, and 30 × 8 in the model" in said
+    assert "tries left" not in out
+    assert (tmp_path / "it" / "plan.json").read_bytes() == plan
+    run(tmp_path, "it", "--resume", "auto")
+
+
+@pytest.mark.fault(
+    Kind.VALUE,
+    "a model has a type of tensors that checkpoints cannot hold",
+    by="a buffer of complex128",
+    outcome="refused before the first update",
+)
+@pytest.mark.long
+def test_a_model_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+    _, said = run(tmp_path, "it", "task.entry=mortal.py:Complex", expected=2)
+    assert "phases is of torch.complex128: checkpoints have no such tensors" in said
+    assert not (tmp_path / "it" / "metrics.jsonl").exists()
+
+
+@pytest.mark.fault(
     Kind.DISK,
     "the newest checkpoint is damaged",
     by="a flipped bit",

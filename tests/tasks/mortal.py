@@ -88,3 +88,19 @@ class Noisy:
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         inputs, target = self.data[index]
         return inputs + torch.randn(8) + random.random() + np.random.standard_normal(), target
+
+
+class Wider(Mortal):
+    """Another model."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 30), nn.Tanh(), nn.Linear(30, 1))
+
+
+class Complex(Mortal):
+    """A model that no checkpoint can hold."""
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        model.register_buffer("phases", torch.zeros(2, dtype=torch.complex128))
+        return model

@@ -1,0 +1,60 @@
+"""An exported model has all names of its parameters, and the bytes that the checkpoint was written with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.exported import export_model
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.manifest import BadCheckpointError
+from launcher.train.snapshot import Tensors, model_state
+from launcher.worker.checkpointing import Captured
+
+
+class Tied(nn.Module):
+    """A weight of three names, beside tensors of other types and none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embedding.weight
+        self.again = self.head
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("small", torch.ones(3, dtype=torch.float16))
+        self.register_buffer("none", torch.zeros(0, 2))
+
+
+def checkpoint_of(folder: Path, model: nn.Module) -> Path:
+    store = Checkpoints(RunDirectory(folder), print)
+    unfinished = store.begin(1)
+    files = Captured(1, model_state(model), Tensors({}, {}), {}).write(unfinished)
+    return store.commit(unfinished, 1, files).folder
+
+
+def test_a_tied_weight_has_all_of_its_names(tmp_path: Path) -> None:
+    written, target = Tied(), tmp_path / "model.safetensors"
+    target.write_text("an older one")
+    (tmp_path / ".model.safetensors.unfinished").write_text("of an export that was killed")
+    export_model(checkpoint_of(tmp_path, written), target)
+    read = load_file(target)
+    Tied().load_state_dict(read)
+    assert all(torch.equal(read[name], value) for name, value in written.state_dict().items())
+    assert not list(tmp_path.glob(".model*"))
+
+
+def test_a_damaged_model_is_not_exported(tmp_path: Path) -> None:
+    folder = checkpoint_of(tmp_path, Tied())
+    model = folder / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(BadCheckpointError, match="checksum"):
+        export_model(folder, tmp_path / "model.safetensors")
+    assert not list(tmp_path.glob("*model*"))

@@ -1,0 +1,154 @@
+"""Checkpoints that are given to another optimizer or another model than those that they were written of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from launcher import Task
+from launcher.errors import RequestError
+from launcher.plan.planner import make_plan, with_facts
+from launcher.plan.topology import Topology
+from launcher.recipe.schema import Recipe
+from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.layout import RunDirectory
+from launcher.train.job import Job, build_job, build_materials
+from launcher.train.loop import train
+from launcher.worker.checkpointing import RunSaver, load_checkpoint, refuse_what_cannot_be_kept
+
+SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
+ADAMW = {"name": "adamw", "lr": 0.01}
+
+
+def two_layers() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+
+
+class Layers(Task):
+    """Least squares by a model of the test's choice."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        self.make = make
+
+    def model(self) -> nn.Module:
+        return self.make()
+
+    def train_data(self) -> TensorDataset:
+        inputs = torch.randn(32, 4)
+        return TensorDataset(inputs, inputs.sum(1, keepdim=True))
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        return functional.mse_loss(model(inputs), targets)
+
+
+class Backwards(Layers):
+    """Its optimizer has the same parameters in another order."""
+
+    def parameter_groups(self, model: nn.Module) -> list[nn.Parameter]:
+        return list(model.parameters())[::-1]
+
+
+def job_of(task: Task, optimizer: dict[str, Any], updates: int = 2, first: int = 0, **sections: Any) -> Job:
+    recipe = Recipe.model_validate(
+        {"name": "it", "batch": {"global": 8, "micro": 4}, "optimizer": optimizer, **sections}
+        | {"train": {"updates": updates, **sections.get("train", {})}}
+    )
+    plan = make_plan(recipe, Topology(nodes=1, nproc_per_node=1, device="cpu"))
+    materials = build_materials(lambda: task, seed=1)
+    plan = with_facts(plan, samples=32, parameters=materials.parameters)
+    return build_job(plan, materials, 0, torch.device("cpu"), lambda: False, first)
+
+
+def trained(job: Job, run: RunDirectory) -> None:
+    train(job, lambda result: None, lambda update: None, RunSaver(run, job, print))
+
+
+def gone_on(run: RunDirectory, job: Job) -> list[str]:
+    """Load the newest checkpoint and train on; what was said."""
+    said: list[str] = []
+    checkpoint = Checkpoints(run, print).newest()
+    assert checkpoint is not None
+    load_checkpoint(checkpoint, job, said.append)
+    trained(job, run)
+    return said
+
+
+@pytest.mark.parametrize(("before", "after"), [(SGD, ADAMW), (ADAMW, SGD)])
+def test_another_optimizer_begins_anew(tmp_path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
+    run = RunDirectory(tmp_path)
+    task = Layers(two_layers)
+    trained(job_of(task, before), run)
+    job = job_of(task, after, updates=4, first=2)
+    [said] = gone_on(run, job)
+    assert said.startswith("warning: the optimizer begins anew, without what it remembered: it was ")
+    assert gone_on(run, job_of(task, after, updates=6, first=4)) == []
+
+
+def test_the_memory_of_other_parameters_is_not_taken(tmp_path: Path) -> None:
+    """By their order alone parameters of one shape would get each other's."""
+    run = RunDirectory(tmp_path)
+
+    def square() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 1))
+
+    trained(job_of(Layers(square), ADAMW), run)
+    [said] = gone_on(run, job_of(Backwards(square), ADAMW, updates=4, first=2))
+    assert "it had other parameters" in said
+
+
+def test_a_fork_may_begin_with_fp16(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    task = Layers(two_layers)
+    trained(job_of(task, ADAMW), run)
+    assert gone_on(run, job_of(task, ADAMW, updates=4, first=2, train={"precision": "fp16"})) == []
+
+
+def wider() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1))
+
+
+def deeper() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1), nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        (two_layers, wider, r"0\.weight is 3 × 4 in the checkpoint, and 5 × 4 in the model"),
+        (two_layers, deeper, r"2\.weight is new in the model"),
+        (deeper, two_layers, r"2\.bias is in the checkpoint, and not in the model"),
+    ],
+)
+def test_another_model_is_refused_with_the_first_difference(
+    tmp_path: Path, before: Callable[[], nn.Module], after: Callable[[], nn.Module], difference: str
+) -> None:
+    run = RunDirectory(tmp_path)
+    trained(job_of(Layers(before), ADAMW), run)
+    with pytest.raises(RequestError, match=f"the run was begun with another model: {difference}"):
+        gone_on(run, job_of(Layers(after), ADAMW, updates=4, first=2))
+
+
+class Noted(nn.Linear):
+    """Keeps a note in its state."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
+def test_what_checkpoints_cannot_hold_is_refused_before_the_first_update() -> None:
+    refuse_what_cannot_be_kept(two_layers())
+    with pytest.raises(RequestError, match=r"the model's state holds _extra_state, a dict: .*Keep it out"):
+        refuse_what_cannot_be_kept(Noted(2, 2))
+    with pytest.raises(RequestError, match=r"weight is of torch\.complex128: .*Keep it out"):
+        refuse_what_cannot_be_kept(nn.Linear(2, 2, dtype=torch.complex128))
