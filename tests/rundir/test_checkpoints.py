@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli.export import export
 from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
 from launcher.rundir.generation import StaleWriterError, take_over
@@ -162,6 +164,63 @@ def test_where_all_are_bad_nothing_begins_again(run: RunDirectory) -> None:
     for _ in range(2):  # set aside, they are not forgotten
         with pytest.raises(NoCheckpointError, match="Restore one from a copy"):
             Checkpoints(run, print).newest()
+
+
+def no_longer_readable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """From now on the system opens no file of a model."""
+
+    def refusing(path: Path, flags: int) -> int:
+        if path.name == "model.safetensors":
+            raise OSError(number, os.strerror(number))
+        return opening(path, flags)
+
+    opening = os.open
+    monkeypatch.setattr("launcher.rundir.manifest.os.open", refusing)
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "the checkpoints cannot be read for a while",
+    by="EIO, EACCES, EMFILE, ESTALE",
+    outcome="named, exit code 65, nothing is renamed; the next launch goes on",
+)
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE], ids=os.strerror)
+def test_an_error_that_passes_sets_nothing_aside(run: RunDirectory, number: int) -> None:
+    store = Checkpoints(run, print)
+    save(store, 1)
+    save(store, 2)
+    said = Said()
+    with pytest.MonkeyPatch.context() as patch:
+        no_longer_readable(patch, number)
+        with pytest.raises(NoCheckpointError, match=r"can be used now: .* Try again"):
+            Checkpoints(run, said).newest()
+    assert f"model.safetensors cannot be read now: {os.strerror(number)}" in said[0]
+    assert names(run) == ["step_00000001", "step_00000002"]
+    newest = Checkpoints(run, print).newest()
+    assert newest is not None
+    assert newest.update == 2
+
+
+def test_where_none_is_left_a_good_one_is_taken_back(run: RunDirectory) -> None:
+    folder = save(Checkpoints(run, print), 1)
+    folder.rename(folder.with_name("bad_step_00000001.1"))
+    said = Said()
+    newest = Checkpoints(run, said).newest()
+    assert newest is not None
+    assert (newest.folder, newest.update) == (folder, 1)
+    assert said == ["bad_step_00000001.1 is good after all, and is used"]
+    assert names(run) == ["step_00000001"]
+
+
+def test_a_command_that_reads_renames_nothing(run: RunDirectory) -> None:
+    flip(save(Checkpoints(run, print), 1) / "training.json", 3)
+    with pytest.raises(NoCheckpointError):
+        export(run.path)
+    assert names(run) == ["step_00000001"]
+    good = save(Checkpoints(run, print), 2)
+    good.rename(good.with_name("bad_step_00000002.1"))
+    export(run.path)
+    assert names(run) == ["bad_step_00000002.1", "step_00000001"]
 
 
 def test_old_ones_go_when_newer_ones_are_good(run: RunDirectory) -> None:
