@@ -15,7 +15,7 @@ from launcher.cli.request import Request
 from launcher.cli.run_here import RunChoice, announce_world, chosen_directory, conclude, shown_path
 from launcher.cli.watched import say_cause
 from launcher.errors import ExitCode, LauncherError, Mistake, RequestError, RunDirectoryHeldError
-from launcher.launch.build import build_launch
+from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting
 from launcher.plan.changes import changes
@@ -248,4 +248,5 @@ class _Launcher:
             host=leads,
             node=self._me.name,
         )
-        return build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
+        spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
+        return numbered(spec, round_.number)

@@ -69,11 +69,12 @@ class Checkpoints:
     Args:
         run: the directory of the run.
         say: takes a sentence that the user should read.
+        generation: of the writer; by default the last.
     """
 
-    def __init__(self, run: RunDirectory, say: Say) -> None:
+    def __init__(self, run: RunDirectory, say: Say, generation: Generation | None = None) -> None:
         self._folder = run.checkpoints
-        self._generation = Generation(run)
+        self._generation = generation or Generation(run)
         self._say = say
         self._good: set[Path] = set()
 
@@ -82,10 +83,13 @@ class Checkpoints:
 
         Raises:
             OSError: it cannot be made.
+            StaleWriterError: a later launch has taken the run over.
         """
+        self._generation.check()
         self._folder.mkdir(exist_ok=True)
         for leftover in self._matching(_UNFINISHED, _OLD):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if _generation_of(leftover) <= self._generation.own:  # a later launch may be writing the others
+                shutil.rmtree(leftover, ignore_errors=True)
         unfinished = self._folder / f"{_UNFINISHED}{_name(update)}.{self._generation.own}"
         unfinished.mkdir()
         return unfinished
@@ -106,12 +110,13 @@ class Checkpoints:
         write_durably(unfinished / MANIFEST, [manifest.encode()])
         sync_folder(unfinished)
         final = self._folder / _name(update)
-        self._generation.check()
         if final.exists():
             if self._verdict(final) is None:  # the same updates were made again: it is as good as this one
                 self.abandon(unfinished)
                 return Checkpoint(final, update)
+            self._generation.check()
             self._set_aside(final)
+        self._generation.check()  # last of all: to verify a checkpoint takes a while
         unfinished.rename(final)
         sync_folder(self._folder)
         self._good.add(final)
@@ -264,6 +269,12 @@ def has_checkpoint(run: RunDirectory, update: int) -> bool:
 
 def _name(update: int) -> str:
     return f"step_{update:08d}"
+
+
+def _generation_of(leftover: Path) -> int:
+    """Of the launch that left an unfinished checkpoint; 0 for what has no number."""
+    _, _, number = leftover.name.partition(".unfinished_")[2].partition(".")
+    return int(number) if number.isdecimal() else 0
 
 
 def _update_of(folder: Path) -> int:

@@ -17,6 +17,7 @@ from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.durable import write_durably
+from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
@@ -77,12 +78,13 @@ class RunSaver:
         run: the directory of the run.
         job: this rank's job.
         say: takes a sentence that the user should read; it is rank 0 that says it.
+        generation: of the launch that writes; by default the last.
     """
 
-    def __init__(self, run: RunDirectory, job: Job, say: Say) -> None:
+    def __init__(self, run: RunDirectory, job: Job, say: Say, generation: Generation | None = None) -> None:
         self._job = job
         self._settings = job.plan.recipe.checkpoint
-        self._store = Checkpoints(run, say)
+        self._store = Checkpoints(run, say, generation)
         self._say = say
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)

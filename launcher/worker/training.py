@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from launcher.plan.planner import Plan
+from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
@@ -24,13 +25,16 @@ from launcher.worker.process import StopFlag
 from launcher.worker.same_data import hold_to_data
 
 
-def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[[int], None]) -> None:
+def run_training(
+    plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation, started: Callable[[int], None]
+) -> None:
     """Train this rank's share of the plan's task.
 
     Args:
         plan: the plan of the run.
         run: its directory.
         env: this worker's place.
+        generation: of the launch that it belongs to.
         started: told the number of each update before it begins.
 
     Raises:
@@ -55,7 +59,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
-        saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None
+        saver = RunSaver(run, job, print, generation) if plan.recipe.checkpoint.wanted else None
         trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 
         def log(result: StepResult) -> None:

@@ -14,9 +14,9 @@ import pytest
 from launcher.cli.export import export
 from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
-from launcher.rundir.generation import StaleWriterError, take_over
+from launcher.rundir.generation import Generation, StaleWriterError, take_over
 from launcher.rundir.layout import RunDirectory
-from launcher.rundir.manifest import MANIFEST, Manifest
+from launcher.rundir.manifest import MANIFEST, Manifest, verified
 from tests.faults.table import Kind
 
 FILES = {"model.safetensors": b"\0model\xff" * 50, "training.json": b"{}"}
@@ -255,6 +255,44 @@ def test_only_the_last_launch_commits(run: RunDirectory) -> None:
     with pytest.raises(StaleWriterError, match="taken over by launch 2"):
         old.commit(folder, 1, {})
     assert Checkpoints(run, print).newest() is None
+
+
+def test_a_stale_writer_begins_nothing_and_clears_nothing_away(run: RunDirectory) -> None:
+    old = Checkpoints(run, print)
+    take_over(run)
+    new = Checkpoints(run, print)
+    left = new.begin(2)
+    with pytest.raises(StaleWriterError):
+        old.begin(1)
+    assert left.is_dir()
+    take_over(run)
+    Checkpoints(run, print).begin(3)
+    assert not left.exists()
+
+
+def test_a_worker_that_was_slow_to_begin_is_of_the_launch_that_started_it(run: RunDirectory) -> None:
+    take_over(run)
+    slow = Checkpoints(run, print, Generation.from_environ(run, {"LAUNCHER_GENERATION": "1"}))
+    with pytest.raises(StaleWriterError, match="launch 1 writes no more"):
+        slow.begin(1)
+    assert Generation.from_environ(run, {}).own == 2
+
+
+def test_a_run_taken_over_while_a_checkpoint_is_verified_gets_no_other(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(save(Checkpoints(run, print), 1) / "training.json", 3)
+    store = Checkpoints(run, print)
+    folder = store.begin(1)
+
+    def slowly(folder: Path) -> Manifest:
+        take_over(run)
+        return verified(folder)
+
+    monkeypatch.setattr("launcher.rundir.checkpoints.verified", slowly)
+    with pytest.raises(StaleWriterError):
+        store.commit(folder, 1, {})
+    assert "step_00000001" in names(run)
 
 
 @pytest.mark.fault(
