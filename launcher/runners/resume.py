@@ -66,7 +66,7 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
         run.wandb_id.unlink(missing_ok=True)
     update = checkpoint.update if checkpoint else 0
-    cut_rows(run.metrics, update)
+    cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
     _put_logs_aside(run)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
-from launcher.rundir.durable import write_durably
+from launcher.rundir.durable import sync_file, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
@@ -85,6 +85,7 @@ class RunSaver:
         self._job = job
         self._settings = job.plan.recipe.checkpoint
         self._store = Checkpoints(run, say, generation)
+        self._metrics = run.metrics
         self._say = say
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -153,6 +154,7 @@ class RunSaver:
         files = captured.write(folder)
         for report in reports:
             files |= report
+        sync_file(self._metrics)  # or a power loss could leave the checkpoint, and not the rows before it
         self._store.commit(folder, captured.update, files)
 
     def _write_own(self, folder: Path) -> dict[str, FileFacts]:

@@ -53,7 +53,7 @@ def run_training(
         checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
         first_update = checkpoint.update if checkpoint else 0
         if env.rank == 0:
-            cut_rows(run.metrics, first_update)  # torchrun starts elastic ranks again without the launcher's doing
+            cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launcher.rundir.layout import RunDirectory
+from launcher.train.snapshot import Tensors
+from launcher.worker.checkpointing import Captured, RunSaver
+
+_NOTHING = Tensors({}, {})
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_follows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.write_text("{}\n")
+    job: Any = SimpleNamespace(plan=SimpleNamespace(recipe=SimpleNamespace(checkpoint=None)))
+    saver = RunSaver(run, job, print)
+    unfinished = saver._store.begin(1)
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    saver._commit(unfinished, Captured(1, _NOTHING, _NOTHING, {}), [])
+    names = [Path(path).name for path in synced]
+    assert names.index("metrics.jsonl") < names.index("MANIFEST.json")
