@@ -124,7 +124,7 @@ class _Launcher:
         if resumed:
             update = take_up(run, plan, fork=taken_over or self._choice.fork, say=say)
             say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-        write_atomically(run.plan, plan.to_json() + "\n")
+        write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
         try:
             return self._rounds()
         except LauncherError as error:  # no other launcher would fare better

@@ -61,5 +61,5 @@ def read_generation(run: RunDirectory) -> int:
 def take_over(run: RunDirectory) -> int:
     """Begin a launch, which holds the run's lock; its number."""
     own = read_generation(run) + 1
-    write_atomically(run.generation, f"{own}\n")
+    write_atomically(run.generation, f"{own}\n", lasting=True)
     return own

@@ -23,7 +23,6 @@ def test_rows_are_on_the_disk_before_the_checkpoint_that_follows_them(
     saver = RunSaver(run, job, print)
     unfinished = saver._store.begin(1)
     synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name))
     saver._commit(unfinished, Captured(1, _NOTHING, _NOTHING, {}), [])
-    names = [Path(path).name for path in synced]
-    assert names.index("metrics.jsonl") < names.index("MANIFEST.json")
+    assert synced.index("metrics.jsonl") < synced.index("MANIFEST.json")
