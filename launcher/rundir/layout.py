@@ -70,6 +70,11 @@ class RunDirectory:
         return self.path / ".generation"
 
     @property
+    def identity(self) -> Path:
+        """What tells this run from all others, the same for every launch."""
+        return self.path / ".run_id"
+
+    @property
     def wandb(self) -> Path:
         """Folder of the files that W&B writes."""
         return self.path / "wandb"

@@ -11,7 +11,8 @@ from launcher.plan.changes import changes
 from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.generation import read_generation
-from launcher.rundir.layout import RunDirectory
+from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
+from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
 
@@ -57,14 +58,17 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the recipe has changed, with each change.
+        RequestError: the recipe has changed, with each change; or the checkpoint is of another run.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     changed = _has_changed(run, plan, fork)
     checkpoint = Checkpoints(run, say).newest()
+    if checkpoint:
+        refuse_foreign(run, checkpoint)
+        restore_identity(run, checkpoint, wandb=not changed)
     if changed:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
-        run.wandb_id.unlink(missing_ok=True)
+        write_atomically(run.wandb_id, f"{NEW_WANDB_RUN}\n", lasting=True)
     update = checkpoint.update if checkpoint else 0
     cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):

@@ -18,6 +18,7 @@ from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.durable import sync_file, write_durably
 from launcher.rundir.generation import Generation
+from launcher.rundir.identity import TRAINING, marks_of
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
@@ -39,7 +40,7 @@ from launcher.worker.tensor_file import tensor_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
-_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
+_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", TRAINING
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class RunSaver:
         self._job = job
         self._settings = job.plan.recipe.checkpoint
         self._store = Checkpoints(run, say, generation)
-        self._metrics = run.metrics
+        self._run = run
         self._say = say
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -151,10 +152,11 @@ class RunSaver:
             self._store.prune(self._settings.keep)
 
     def _commit(self, folder: Path, captured: Captured, reports: list[dict[str, FileFacts]]) -> None:
-        files = captured.write(folder)
+        marked = replace(captured, numbers={**captured.numbers, **marks_of(self._run)})
+        files = marked.write(folder)
         for report in reports:
             files |= report
-        sync_file(self._metrics)  # or a power loss could leave the checkpoint, and not the rows before it
+        sync_file(self._run.metrics)  # or a power loss could leave the checkpoint, and not the rows before it
         self._store.commit(folder, captured.update, files)
 
     def _write_own(self, folder: Path) -> dict[str, FileFacts]:

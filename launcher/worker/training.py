@@ -8,6 +8,7 @@ import torch
 
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
+from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
@@ -52,7 +53,11 @@ def run_training(
         stop = StopFlag()
         checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
         first_update = checkpoint.update if checkpoint else 0
+        if checkpoint:
+            refuse_foreign(run, checkpoint)
         if env.rank == 0:
+            if checkpoint:
+                restore_identity(run, checkpoint, wandb=False)
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
