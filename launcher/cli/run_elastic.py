@@ -19,6 +19,7 @@ from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting
 from launcher.plan.changes import changes
+from launcher.plan.plan_file import read_plan
 from launcher.plan.planner import Plan, plan_again
 from launcher.recipe.node_range import NodeRange
 from launcher.rundir.checkpoints import newest_update
@@ -137,6 +138,7 @@ class _Launcher:
         Raises:
             RunDirectoryHeldError: it is no elastic run.
             RequestError: it is one of another recipe.
+            RunDirectoryUnusableError: its plan cannot be read.
         """
         deadline = monotonic() + _TO_BE_TOLD
         while (told := Round.read(self._run)) is None or told.exit_code is not None:
@@ -145,7 +147,7 @@ class _Launcher:
             if monotonic() > deadline:
                 raise refused
             sleep(LOOK)
-        begun = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
+        begun = read_plan(self._run.plan)
         mine = self._request.plan
         mistakes = list(changes(begun, mine))
         for key, theirs, ours in (
