@@ -22,7 +22,7 @@ def export(
     from launcher.rundir.manifest import BadCheckpointError
 
     directory = RunDirectory(run)
-    checkpoint = Checkpoints(directory, lambda said: typer.echo(said, err=True)).newest()
+    checkpoint = Checkpoints(directory, lambda said: typer.echo(said, err=True)).look()
     if checkpoint is None:
         raise RequestError([Mistake("", "this run has no checkpoint to export", where=str(run))])
     target = to or directory.path / "model.safetensors"

@@ -15,10 +15,11 @@ from launcher.cli.request import Request
 from launcher.cli.run_here import RunChoice, announce_world, chosen_directory, conclude, shown_path
 from launcher.cli.watched import say_cause
 from launcher.errors import ExitCode, LauncherError, Mistake, RequestError, RunDirectoryHeldError
-from launcher.launch.build import build_launch
+from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting
 from launcher.plan.changes import changes
+from launcher.plan.plan_file import read_plan
 from launcher.plan.planner import Plan, plan_again
 from launcher.recipe.node_range import NodeRange
 from launcher.rundir.checkpoints import newest_update
@@ -127,7 +128,7 @@ class _Launcher:
             if resumed:
                 update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-            write_atomically(run.plan, plan.to_json() + "\n")
+            write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
                 return self._rounds()
             except LauncherError as error:  # no other launcher would fare better
@@ -140,6 +141,7 @@ class _Launcher:
         Raises:
             RunDirectoryHeldError: it is no elastic run.
             RequestError: it is one of another recipe.
+            RunDirectoryUnusableError: its plan cannot be read.
         """
         deadline = monotonic() + _TO_BE_TOLD
         while (told := Round.read(self._run)) is None or told.exit_code is not None:
@@ -148,7 +150,7 @@ class _Launcher:
             if monotonic() > deadline:
                 raise refused
             sleep(LOOK)
-        begun = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
+        begun = read_plan(self._run.plan)
         mine = self._request.plan
         mistakes = list(changes(begun, mine))
         for key, theirs, ours in (
@@ -251,4 +253,5 @@ class _Launcher:
             host=leads,
             node=self._me.name,
         )
-        return build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
+        spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
+        return numbered(spec, round_.number)

@@ -16,7 +16,7 @@ from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
 from launcher.cli.watched import say_cause, watched
 from launcher.errors import ExitCode, LauncherError
-from launcher.launch.build import build_launch
+from launcher.launch.build import build_launch, numbered
 from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
@@ -78,9 +78,9 @@ def run_here(request: Request, choice: RunChoice) -> int:
             if resumed:
                 update = take_up(run, plan, fork=choice.fork, say=console.print)
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-            take_over(run)
+            generation = take_over(run)
             began = monotonic()
-            outcome, display = _to_its_end(request, run, console)
+            outcome, display = _to_its_end(request, run, console, generation)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -94,7 +94,7 @@ def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
     return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
-def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[Outcome, Display]:
+def _to_its_end(request: Request, run: RunDirectory, console: Console, generation: int) -> tuple[Outcome, Display]:
     """Run, and when a rank fails go on from the last checkpoint for as long as the recipe allows."""
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
@@ -102,7 +102,7 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
     budget = RestartBudget(plan.recipe.launch.restarts)
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        outcome = watched(spec, run, display, plan.recipe.launch.grace, limits)
+        outcome = watched(numbered(spec, generation), run, display, plan.recipe.launch.grace, limits)
         if not outcome.again:
             return outcome, display
         left = budget.take(newest_update(run))
@@ -110,7 +110,7 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[
             return outcome, display
         say_cause(outcome)
         update = go_on(run, console.print)
-        take_over(run)
+        generation = take_over(run)
         console.print(f"going on after update {update:,} (tries left without progress: {left})")
 
 

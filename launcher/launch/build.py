@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from launcher.launch.accelerate import accelerate_arguments, accelerate_config
-from launcher.launch.environ import launch_environment
+from launcher.launch.environ import generation_environment, launch_environment
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting, torchrun_arguments
 from launcher.plan.planner import Plan
@@ -48,3 +49,8 @@ def build_launch(
         env=launch_environment(plan, run, machine, inherited, meeting.node if meeting else ""),
         files=files,
     )
+
+
+def numbered(spec: LaunchSpec, generation: int) -> LaunchSpec:
+    """A launch with the number under which it has taken its run over."""
+    return replace(spec, env={**spec.env, **generation_environment(generation)})

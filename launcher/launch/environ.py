@@ -7,7 +7,13 @@ from collections.abc import Mapping
 
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
+from launcher.rundir.generation import VARIABLE as GENERATION
 from launcher.rundir.layout import RunDirectory
+
+
+def generation_environment(number: int) -> dict[str, str]:
+    """The variable that tells workers which launch of the run they belong to."""
+    return {GENERATION: str(number)}
 
 
 def launch_environment(

@@ -14,11 +14,19 @@ from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.durable import sync_folder, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
-from launcher.rundir.manifest import MANIFEST, BadCheckpointError, FileFacts, Manifest, verified
+from launcher.rundir.manifest import (
+    MANIFEST,
+    BadCheckpointError,
+    FileFacts,
+    Manifest,
+    UnreadableCheckpointError,
+    verified,
+)
 
 LEAST_KEPT = 2  # a checkpoint that proves bad when it is needed has one before it
 _STEP = re.compile(r"step_(\d{8,})")
 _UNFINISHED, _BAD, _OLD = ".unfinished_", "bad_", ".old_"
+_ASIDE = re.compile(rf"{_BAD}{_STEP.pattern}\.\d+")
 
 Say = Callable[[str], None]
 
@@ -42,17 +50,31 @@ class Checkpoint:
     update: int
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What is wrong with a checkpoint.
+
+    Attributes:
+        reason: as a clause.
+        passing: whether it may be good still: it could not be read.
+    """
+
+    reason: str
+    passing: bool = False
+
+
 class Checkpoints:
     """The checkpoints of one run, as one writer sees them.
 
     Args:
         run: the directory of the run.
         say: takes a sentence that the user should read.
+        generation: of the writer; by default the last.
     """
 
-    def __init__(self, run: RunDirectory, say: Say) -> None:
+    def __init__(self, run: RunDirectory, say: Say, generation: Generation | None = None) -> None:
         self._folder = run.checkpoints
-        self._generation = Generation(run)
+        self._generation = generation or Generation(run)
         self._say = say
         self._good: set[Path] = set()
 
@@ -61,10 +83,13 @@ class Checkpoints:
 
         Raises:
             OSError: it cannot be made.
+            StaleWriterError: a later launch has taken the run over.
         """
+        self._generation.check()
         self._folder.mkdir(exist_ok=True)
         for leftover in self._matching(_UNFINISHED, _OLD):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if _generation_of(leftover) <= self._generation.own:  # a later launch may be writing the others
+                shutil.rmtree(leftover, ignore_errors=True)
         unfinished = self._folder / f"{_UNFINISHED}{_name(update)}.{self._generation.own}"
         unfinished.mkdir()
         return unfinished
@@ -85,12 +110,13 @@ class Checkpoints:
         write_durably(unfinished / MANIFEST, [manifest.encode()])
         sync_folder(unfinished)
         final = self._folder / _name(update)
-        self._generation.check()
         if final.exists():
-            if self._reason_against(final) is None:  # the same updates were made again: it is as good as this one
+            if self._verdict(final) is None:  # the same updates were made again: it is as good as this one
                 self.abandon(unfinished)
                 return Checkpoint(final, update)
+            self._generation.check()
             self._set_aside(final)
+        self._generation.check()  # last of all: to verify a checkpoint takes a while
         unfinished.rename(final)
         sync_folder(self._folder)
         self._good.add(final)
@@ -101,23 +127,54 @@ class Checkpoints:
         shutil.rmtree(unfinished, ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is as it was written; newer ones that are not are set aside and named.
+        """The newest checkpoint that is as it was written, for a launch that holds the run.
+
+        Newer ones that are not are set aside and named. What the system does not let read now is named and left as it
+        is. Where none is left, one that was set aside and is good after all is taken back.
 
         Returns:
             The checkpoint, or None if there was never one.
 
         Raises:
-            NoCheckpointError: there were some, and none can be used.
+            NoCheckpointError: there were some, and none can be used, or read now.
         """
-        bad = 0
-        for folder in self._all():
-            reason = self._reason_against(folder)
-            if reason is None:
+        return self._found(changing=True)
+
+    def look(self) -> Checkpoint | None:
+        """As `newest`, but nothing is renamed: for who does not hold the run.
+
+        Raises:
+            NoCheckpointError: there were some, and none can be used, or read now.
+        """
+        return self._found(changing=False)
+
+    def _found(self, *, changing: bool) -> Checkpoint | None:
+        bad: list[_Verdict] = []
+        try:
+            folders, asides = self._all(), self._asides()
+        except OSError as error:
+            raise NoCheckpointError(f"{self._folder} cannot be read now: {error.strerror}. Try again.") from None
+        for folder in folders:
+            verdict = self._verdict(folder)
+            if verdict is None:
                 return Checkpoint(folder, _update_of(folder))
-            bad += 1
-            self._say(f"warning: {folder.name} cannot be used: {reason}")
-            self._set_aside(folder)
-        if bad or list(self._matching(_BAD)):
+            bad.append(verdict)
+            self._say(f"warning: {folder.name} cannot be used: {verdict.reason}")
+            if changing and not verdict.passing:
+                self._set_aside(folder)
+        for folder in asides:
+            verdict = self._verdict(folder)
+            if verdict is None:
+                taken = self._taken_back(folder) if changing else folder
+                self._say(f"{folder.name} is good after all, and is used")
+                return Checkpoint(taken, _update_of(folder))
+            bad.append(verdict)
+        if any(verdict.passing for verdict in bad):
+            raise NoCheckpointError(
+                f"No checkpoint in {self._folder} can be used now: some could not be read, and may be good. Try again "
+                "when the disk is well."
+            )
+        if bad:
             raise NoCheckpointError(
                 f"No checkpoint in {self._folder} can be used. Restore one from a copy, or begin again from the start "
                 "with another --run-id."
@@ -134,19 +191,21 @@ class Checkpoints:
         for folder in self._all():
             if good >= max(keep, LEAST_KEPT):
                 self._remove(folder)
-            elif self._reason_against(folder) is None:
+            elif self._verdict(folder) is None:
                 good += 1
 
-    def _reason_against(self, folder: Path) -> str | None:
+    def _verdict(self, folder: Path) -> _Verdict | None:
         """What is wrong with a checkpoint, or None; one that was found good once is not read again."""
         if folder in self._good:
             return None
         try:
             manifest = verified(folder)
-            if manifest.update != _update_of(folder):
-                return f"it was written after update {manifest.update}"
+        except UnreadableCheckpointError as unreadable:
+            return _Verdict(str(unreadable), passing=True)
         except BadCheckpointError as bad:
-            return str(bad)
+            return _Verdict(str(bad))
+        if manifest.update != _update_of(folder):
+            return _Verdict(f"it was written after update {manifest.update}")
         self._good.add(folder)
         return None
 
@@ -154,6 +213,11 @@ class Checkpoints:
         """Folders that look like checkpoints, the newest first."""
         named = [folder for folder in self._entries() if _STEP.fullmatch(folder.name)]
         return sorted(named, key=_update_of, reverse=True)
+
+    def _asides(self) -> list[Path]:
+        """Folders of checkpoints that were set aside, the newest first."""
+        named = [folder for folder in self._entries() if _ASIDE.fullmatch(folder.name)]
+        return sorted(named, key=lambda folder: (_update_of(folder), folder.name), reverse=True)
 
     def _matching(self, *prefixes: str) -> Iterator[Path]:
         return (folder for folder in self._entries() if folder.name.startswith(prefixes))
@@ -168,6 +232,18 @@ class Checkpoints:
         asides = (folder.with_name(f"{_BAD}{folder.name}.{number}") for number in count(1))
         with suppress(OSError):  # where nothing can be written it stays, and is passed over again
             folder.rename(next(aside for aside in asides if not aside.exists()))
+
+    def _taken_back(self, aside: Path) -> Path:
+        """Its folder from now on: where its own name is free, and can be given."""
+        folder = aside.with_name(_name(_update_of(aside)))
+        if folder.exists():
+            return aside
+        try:
+            aside.rename(folder)
+        except OSError:
+            return aside
+        self._good.add(folder)
+        return folder
 
     def _remove(self, folder: Path) -> None:
         """Rename first: a checkpoint is deleted at once or not at all."""
@@ -195,5 +271,12 @@ def _name(update: int) -> str:
     return f"step_{update:08d}"
 
 
+def _generation_of(leftover: Path) -> int:
+    """Of the launch that left an unfinished checkpoint; 0 for what has no number."""
+    _, _, number = leftover.name.partition(".unfinished_")[2].partition(".")
+    return int(number) if number.isdecimal() else 0
+
+
 def _update_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step_"))
+    found = _STEP.search(folder.name)
+    return int(found[1]) if found else 0

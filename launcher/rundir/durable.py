@@ -45,6 +45,22 @@ def write_durably(path: Path, content: Iterable[bytes | memoryview]) -> FileFact
     return FileFacts(size, digest.hexdigest())
 
 
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a file, by whom it may be, is on the disk; one that is not there has nothing.
+
+    Raises:
+        OSError: it cannot be brought there.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

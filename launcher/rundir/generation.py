@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory, write_atomically
+
+VARIABLE = "LAUNCHER_GENERATION"  # in which a launch tells its workers its number
 
 
 class StaleWriterError(LauncherError):
@@ -13,15 +17,25 @@ class StaleWriterError(LauncherError):
 
 
 class Generation:
-    """The number of the launch that this process belongs to, as it was when the process began.
+    """The number of the launch that this process belongs to.
 
     Args:
         run: the directory of the run.
+        own: the number; by default that of the last launch.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, own: int | None = None) -> None:
         self._run = run
-        self.own = read_generation(run)
+        self.own = read_generation(run) if own is None else own
+
+    @staticmethod
+    def from_environ(run: RunDirectory, environ: Mapping[str, str]) -> Generation:
+        """What the launch tells its workers: one that was slow to begin could read the number of a later launch.
+
+        Where nobody took the run over, as for a dry run that was pasted, it is the number at the time of the call.
+        """
+        told = environ.get(VARIABLE)
+        return Generation(run, None if told is None else int(told))
 
     def check(self) -> None:
         """Make sure that this is still the last launch.
@@ -47,5 +61,5 @@ def read_generation(run: RunDirectory) -> int:
 def take_over(run: RunDirectory) -> int:
     """Begin a launch, which holds the run's lock; its number."""
     own = read_generation(run) + 1
-    write_atomically(run.generation, f"{own}\n")
+    write_atomically(run.generation, f"{own}\n", lasting=True)
     return own

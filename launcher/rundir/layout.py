@@ -70,6 +70,11 @@ class RunDirectory:
         return self.path / ".generation"
 
     @property
+    def identity(self) -> Path:
+        """What tells this run from all others, the same for every launch."""
+        return self.path / ".run_id"
+
+    @property
     def wandb(self) -> Path:
         """Folder of the files that W&B writes."""
         return self.path / "wandb"
@@ -124,11 +129,24 @@ class RunDirectory:
         return self.logs / f"rank_{rank}.log"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a reader sees the old text or the new, never half of it."""
+def write_atomically(path: Path, text: str, *, lasting: bool = False) -> None:
+    """Replace a file so that a reader sees the old text or the new, never half of it.
+
+    Args:
+        path: the file.
+        text: the new text.
+        lasting: wait until it is on the disk, or a power loss could leave an empty file. Not for what is written often.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

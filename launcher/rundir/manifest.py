@@ -22,10 +22,15 @@ _VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CHUNK = 2**20
 _MOST_BYTES = 2**24  # of a manifest
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENXIO}  # what tells of the files; all else tells of the system
 
 
 class BadCheckpointError(Exception):
     """A checkpoint that cannot be trusted; the message says what is wrong with it, as a clause."""
+
+
+class UnreadableCheckpointError(BadCheckpointError):
+    """A checkpoint that the system does not let read now, of which nothing else is known: it may be whole."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def facts_of(path: Path) -> FileFacts:
     """The size and checksum of a file.
 
     Raises:
-        BadCheckpointError: it is no regular file, or cannot be read.
+        BadCheckpointError: it is no regular file.
+        UnreadableCheckpointError: it cannot be read now.
     """
     digest, size = hashlib.sha256(), 0
     with _reading(path) as file:
@@ -112,8 +118,15 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
                 raise BadCheckpointError(f"{path.name} is no file")
             yield file
     except OSError as error:
-        why = "it is a link" if error.errno == errno.ELOOP else error.strerror
-        raise BadCheckpointError(f"{path.name} cannot be read: {why}") from None
+        raise _cause(error, path.name) from None
+
+
+def _cause(error: OSError, name: str) -> BadCheckpointError:
+    if error.errno == errno.ELOOP:
+        return BadCheckpointError(f"{name} cannot be read: it is a link")
+    if error.errno in _NOT_THERE:
+        return BadCheckpointError(f"{name} cannot be read: {error.strerror}")
+    return UnreadableCheckpointError(f"{name} cannot be read now: {error.strerror}")
 
 
 def verified(folder: Path) -> Manifest:
@@ -121,10 +134,14 @@ def verified(folder: Path) -> Manifest:
 
     Raises:
         BadCheckpointError: what is wrong with it.
+        UnreadableCheckpointError: it cannot be read now.
     """
     with _reading(folder / MANIFEST) as file:
         manifest = Manifest.from_text(file.read(_MOST_BYTES))
-    present = {entry.name for entry in folder.iterdir()}
+    try:
+        present = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise _cause(error, folder.name) from None
     expected = {*manifest.files, MANIFEST}
     if strangers := sorted(present - expected):
         raise BadCheckpointError(f"it holds {strangers[0]}, which {MANIFEST} does not name")

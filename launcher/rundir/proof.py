@@ -157,7 +157,7 @@ class Proof(_Part):
 
     def write(self, run: RunDirectory) -> None:
         """Leave the proof in its run directory."""
-        write_atomically(run.proof, self.model_dump_json(indent=2) + "\n")
+        write_atomically(run.proof, self.model_dump_json(indent=2) + "\n", lasting=True)
 
     @staticmethod
     def read(run: RunDirectory) -> Proof:

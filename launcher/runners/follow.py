@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from launcher.rundir.rows import row_of
 
 
 class LineFollower:
@@ -43,7 +44,8 @@ class RowFollower:
         self._lines = LineFollower(path)
 
     def new(self) -> Iterator[dict[str, float | None]]:
-        """The rows since the last call."""
+        """The rows since the last call; a damaged line is none."""
         for line in self._lines.new():
-            row: dict[str, float | None] = json.loads(line)
-            yield row
+            row = row_of(line)
+            if row is not None:
+                yield row

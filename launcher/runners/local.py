@@ -20,7 +20,7 @@ class LocalRunner:
         """Write the files of the launch and start it; its own output goes to logs/agent.log."""
         for path, text in spec.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text)
+            write_atomically(path, text, lasting=True)
         run.logs.mkdir(exist_ok=True)
         before = descendants_of(os.getpid())
         adopt_orphans()

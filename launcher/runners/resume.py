@@ -14,7 +14,8 @@ from launcher.plan.changes import changes
 from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.generation import read_generation
-from launcher.rundir.layout import RunDirectory
+from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
+from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
 
@@ -78,14 +79,14 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the recipe has changed, with each change.
+        RequestError: the recipe has changed, with each change; or the checkpoint is of another run.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     changed = has_changed(run, plan, fork=fork)
     update = go_on(run, say)
     if changed:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
-        run.wandb_id.unlink(missing_ok=True)
+        write_atomically(run.wandb_id, f"{NEW_WANDB_RUN}\n", lasting=True)
     if fork:
         run.data.unlink(missing_ok=True)
     return update
@@ -105,11 +106,15 @@ def go_on(run: RunDirectory, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
+        RequestError: the checkpoint is of another run.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     checkpoint = Checkpoints(run, say).newest()
+    if checkpoint:
+        refuse_foreign(run, checkpoint)
+        restore_identity(run, checkpoint)
     update = checkpoint.update if checkpoint else 0
-    cut_rows(run.metrics, update)
+    cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
     _put_logs_aside(run)

@@ -169,8 +169,8 @@ class _Progress:
                 self._observer.line(line)
         for row in self._rows.new():
             self.update = int(row["train/global_step"] or 0)
-            self.samples_seen = int(row["train/samples_seen"] or 0)
-            self.seconds_per_update = row["time/update"] or 0.0
+            self.samples_seen = int(row.get("train/samples_seen") or 0)
+            self.seconds_per_update = row.get("time/update") or 0.0
             self._observer.row(row)
         if time.monotonic() - self._written > 1.0:
             self._written = time.monotonic()

@@ -7,13 +7,30 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from launcher.rundir.rows import row_of
 
-def read_rows(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of a metrics file, as they were logged; null becomes nan, and a line without its end is left out."""
+
+def read_rows(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, float]]:
+    """The rows of a metrics file, as they were logged; null becomes nan.
+
+    A line without its end is left out, and so is a damaged one, which is said.
+
+    Args:
+        path: the file.
+        say: takes a sentence that the user should read.
+    """
+    damaged = 0
     with path.open("rb") as file:
         for line in file:
-            if line.endswith(b"\n"):
-                yield {key: math.nan if value is None else value for key, value in json.loads(line).items()}
+            if not line.endswith(b"\n"):
+                continue
+            row = row_of(line)
+            if row is None:
+                damaged += 1
+            else:
+                yield {key: math.nan if value is None else value for key, value in row.items()}
+    if damaged:
+        say(f"warning: damaged lines of {path.name} that are left out: {damaged:,}")
 
 
 class JsonlTracker:

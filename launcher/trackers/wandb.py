@@ -117,7 +117,7 @@ class WandbTracker:
         if not self._run.metrics.exists():
             return
         try:
-            for row in read_rows(self._run.metrics):
+            for row in read_rows(self._run.metrics, self._say):
                 self.log(row)
         except (OSError, ValueError) as error:
             self._fail(error)

@@ -24,7 +24,7 @@ def wandb_id_of(run: RunDirectory) -> str:
     if _ID.fullmatch(kept):
         return kept
     chosen = new_wandb_id(run.path.name)
-    write_atomically(run.wandb_id, f"{chosen}\n")
+    write_atomically(run.wandb_id, f"{chosen}\n", lasting=True)
     return chosen
 
 

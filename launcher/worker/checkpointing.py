@@ -17,7 +17,9 @@ from torch import nn
 from launcher.errors import Mistake, RequestError
 from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
-from launcher.rundir.durable import write_durably
+from launcher.rundir.durable import sync_file, write_durably
+from launcher.rundir.generation import Generation
+from launcher.rundir.identity import TRAINING, marks_of
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
@@ -41,7 +43,7 @@ from launcher.worker.tensor_file import refuse_other_types, tensor_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
-_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
+_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", TRAINING
 _KIND = "optimizer_kind"
 
 
@@ -81,12 +83,14 @@ class RunSaver:
         run: the directory of the run.
         job: this rank's job.
         say: takes a sentence that the user should read; it is rank 0 that says it.
+        generation: of the launch that writes; by default the last.
     """
 
-    def __init__(self, run: RunDirectory, job: Job, say: Say) -> None:
+    def __init__(self, run: RunDirectory, job: Job, say: Say, generation: Generation | None = None) -> None:
         self._job = job
         self._settings = job.plan.recipe.checkpoint
-        self._store = Checkpoints(run, say)
+        self._store = Checkpoints(run, say, generation)
+        self._run = run
         self._say = say
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -152,9 +156,11 @@ class RunSaver:
             self._store.prune(self._settings.keep)
 
     def _commit(self, folder: Path, captured: Captured, reports: list[dict[str, FileFacts]]) -> None:
-        files = captured.write(folder)
+        marked = replace(captured, numbers={**captured.numbers, **marks_of(self._run)})
+        files = marked.write(folder)
         for report in reports:
             files |= report
+        sync_file(self._run.metrics)  # or a power loss could leave the checkpoint, and not the rows before it
         self._store.commit(folder, captured.update, files)
 
     def _write_own(self, folder: Path) -> dict[str, FileFacts]:

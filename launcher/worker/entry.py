@@ -12,6 +12,7 @@ from launcher.errors import LauncherError
 from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan
 from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
+from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.proof import PROVE
 from launcher.worker.dist_env import DistEnv
@@ -26,10 +27,12 @@ class Worker:
     Args:
         run: the directory of the run.
         env: this worker's place.
+        generation: of the launch that it belongs to.
     """
 
-    def __init__(self, run: RunDirectory, env: DistEnv) -> None:
+    def __init__(self, run: RunDirectory, env: DistEnv, generation: Generation) -> None:
         self._run = run
+        self._generation = generation
         self._env = env
         self._update: int | None = None
 
@@ -55,7 +58,7 @@ class Worker:
                 self._update = 0
                 from launcher.worker.training import run_training  # imports torch: after the log is open
 
-                run_training(plan, self._run, self._env, self._started)
+                run_training(plan, self._run, self._env, self._generation, self._started)
         except SystemExit as leaving:
             if script and leaving.code in (None, 0):
                 return 0  # the usual end of a script; that of a task is the last update
@@ -95,8 +98,9 @@ def main() -> None:
     """
     end_with_parent(AGENT)
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
+    generation = Generation.from_environ(run, os.environ)
     log_to(run.rank_log(env.rank))
-    code = Worker(run, env).work(proving=PROVE in sys.argv[1:])
+    code = Worker(run, env, generation).work(proving=PROVE in sys.argv[1:])
     if not code:
         atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -58,7 +58,7 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv) -> Iterator[Prepared]:
     with group:
         plan = _with_facts_of_all_ranks(plan, materials, tell)
         if env.rank == 0:
-            write_atomically(run.plan, plan.to_json() + "\n")
+            write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
         yield Prepared(plan, materials, device, tell)
 
 

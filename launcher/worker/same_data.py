@@ -53,5 +53,5 @@ def _different_sample(run: RunDirectory, plan: Plan, materials: Materials, resum
             if differs is not None or was["versions"] == now["versions"]:
                 return differs
     with suppress(OSError):
-        write_atomically(run.data, json.dumps(now))
+        write_atomically(run.data, json.dumps(now), lasting=True)
     return None

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 
 from launcher.plan.planner import Plan
+from launcher.rundir.generation import Generation
+from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
@@ -24,13 +26,16 @@ from launcher.worker.process import StopFlag
 from launcher.worker.same_data import hold_to_data
 
 
-def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[[int], None]) -> None:
+def run_training(
+    plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation, started: Callable[[int], None]
+) -> None:
     """Train this rank's share of the plan's task.
 
     Args:
         plan: the plan of the run.
         run: its directory.
         env: this worker's place.
+        generation: of the launch that it belongs to.
         started: told the number of each update before it begins.
 
     Raises:
@@ -48,8 +53,12 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
         stop = StopFlag()
         checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
         first_update = checkpoint.update if checkpoint else 0
+        if checkpoint:
+            refuse_foreign(run, checkpoint)
         if env.rank == 0:
-            cut_rows(run.metrics, first_update)  # torchrun starts elastic ranks again without the launcher's doing
+            if checkpoint:
+                restore_identity(run, checkpoint)
+            cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
@@ -57,7 +66,7 @@ def run_training(plan: Plan, run: RunDirectory, env: DistEnv, started: Callable[
             refuse_what_cannot_be_kept(job.engine.model)
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
-        saver = RunSaver(run, job, print) if plan.recipe.checkpoint.wanted else None
+        saver = RunSaver(run, job, print, generation) if plan.recipe.checkpoint.wanted else None
         trackers = _trackers(plan, run) if env.rank == 0 else Composite([])
 
         def log(result: StepResult) -> None:

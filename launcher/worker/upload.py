@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from launcher.errors import LauncherError
-from launcher.plan.planner import Plan
+from launcher.plan.plan_file import read_plan
 from launcher.rundir.layout import RunDirectory
 from launcher.trackers.wandb_upload import upload
 
@@ -15,7 +15,7 @@ def main() -> int:
     """Upload the rows of the run whose directory is the argument; the exit code."""
     run = RunDirectory(Path(sys.argv[1]))
     try:
-        upload(Plan.model_validate_json(run.plan.read_text(encoding="utf-8")), run, print)
+        upload(read_plan(run.plan), run, print)
     except LauncherError as error:
         print(f"launcher: {error}", file=sys.stderr)
         return error.exit_code

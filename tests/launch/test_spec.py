@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.launch.build import build_launch
+from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, Topology
@@ -77,6 +77,12 @@ def test_environment_carries_the_plan(tmp_path: Path) -> None:
     assert env["LAUNCHER_UPDATES"] == "5"
     assert env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
     assert env["OMP_NUM_THREADS"] == "4"  # 8 cores, 2 ranks
+
+
+def test_workers_are_told_which_launch_they_belong_to(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    assert "LAUNCHER_GENERATION" not in spec.env  # a dry run takes no run over
+    assert numbered(spec, 3).env == {**spec.env, "LAUNCHER_GENERATION": "3"}
 
 
 def test_threads_are_the_same_for_one_rank_and_kept_where_the_user_set_them(tmp_path: Path) -> None:

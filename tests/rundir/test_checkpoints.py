@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli.export import export
 from launcher.rundir.checkpoints import Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
-from launcher.rundir.generation import StaleWriterError, take_over
+from launcher.rundir.generation import Generation, StaleWriterError, take_over
 from launcher.rundir.layout import RunDirectory
-from launcher.rundir.manifest import MANIFEST, Manifest
+from launcher.rundir.manifest import MANIFEST, Manifest, verified
 from tests.faults.table import Kind
 
 FILES = {"model.safetensors": b"\0model\xff" * 50, "training.json": b"{}"}
@@ -164,6 +166,63 @@ def test_where_all_are_bad_nothing_begins_again(run: RunDirectory) -> None:
             Checkpoints(run, print).newest()
 
 
+def no_longer_readable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """From now on the system opens no file of a model."""
+
+    def refusing(path: Path, flags: int) -> int:
+        if path.name == "model.safetensors":
+            raise OSError(number, os.strerror(number))
+        return opening(path, flags)
+
+    opening = os.open
+    monkeypatch.setattr("launcher.rundir.manifest.os.open", refusing)
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "the checkpoints cannot be read for a while",
+    by="EIO, EACCES, EMFILE, ESTALE",
+    outcome="named, exit code 65, nothing is renamed; the next launch goes on",
+)
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE], ids=os.strerror)
+def test_an_error_that_passes_sets_nothing_aside(run: RunDirectory, number: int) -> None:
+    store = Checkpoints(run, print)
+    save(store, 1)
+    save(store, 2)
+    said = Said()
+    with pytest.MonkeyPatch.context() as patch:
+        no_longer_readable(patch, number)
+        with pytest.raises(NoCheckpointError, match=r"can be used now: .* Try again"):
+            Checkpoints(run, said).newest()
+    assert f"model.safetensors cannot be read now: {os.strerror(number)}" in said[0]
+    assert names(run) == ["step_00000001", "step_00000002"]
+    newest = Checkpoints(run, print).newest()
+    assert newest is not None
+    assert newest.update == 2
+
+
+def test_where_none_is_left_a_good_one_is_taken_back(run: RunDirectory) -> None:
+    folder = save(Checkpoints(run, print), 1)
+    folder.rename(folder.with_name("bad_step_00000001.1"))
+    said = Said()
+    newest = Checkpoints(run, said).newest()
+    assert newest is not None
+    assert (newest.folder, newest.update) == (folder, 1)
+    assert said == ["bad_step_00000001.1 is good after all, and is used"]
+    assert names(run) == ["step_00000001"]
+
+
+def test_a_command_that_reads_renames_nothing(run: RunDirectory) -> None:
+    flip(save(Checkpoints(run, print), 1) / "training.json", 3)
+    with pytest.raises(NoCheckpointError):
+        export(run.path)
+    assert names(run) == ["step_00000001"]
+    good = save(Checkpoints(run, print), 2)
+    good.rename(good.with_name("bad_step_00000002.1"))
+    export(run.path)
+    assert names(run) == ["bad_step_00000002.1", "step_00000001"]
+
+
 def test_old_ones_go_when_newer_ones_are_good(run: RunDirectory) -> None:
     store = Checkpoints(run, print)
     for update in range(1, 6):
@@ -196,6 +255,44 @@ def test_only_the_last_launch_commits(run: RunDirectory) -> None:
     with pytest.raises(StaleWriterError, match="taken over by launch 2"):
         old.commit(folder, 1, {})
     assert Checkpoints(run, print).newest() is None
+
+
+def test_a_stale_writer_begins_nothing_and_clears_nothing_away(run: RunDirectory) -> None:
+    old = Checkpoints(run, print)
+    take_over(run)
+    new = Checkpoints(run, print)
+    left = new.begin(2)
+    with pytest.raises(StaleWriterError):
+        old.begin(1)
+    assert left.is_dir()
+    take_over(run)
+    Checkpoints(run, print).begin(3)
+    assert not left.exists()
+
+
+def test_a_worker_that_was_slow_to_begin_is_of_the_launch_that_started_it(run: RunDirectory) -> None:
+    take_over(run)
+    slow = Checkpoints(run, print, Generation.from_environ(run, {"LAUNCHER_GENERATION": "1"}))
+    with pytest.raises(StaleWriterError, match="launch 1 writes no more"):
+        slow.begin(1)
+    assert Generation.from_environ(run, {}).own == 2
+
+
+def test_a_run_taken_over_while_a_checkpoint_is_verified_gets_no_other(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(save(Checkpoints(run, print), 1) / "training.json", 3)
+    store = Checkpoints(run, print)
+    folder = store.begin(1)
+
+    def slowly(folder: Path) -> Manifest:
+        take_over(run)
+        return verified(folder)
+
+    monkeypatch.setattr("launcher.rundir.checkpoints.verified", slowly)
+    with pytest.raises(StaleWriterError):
+        store.commit(folder, 1, {})
+    assert "step_00000001" in names(run)
 
 
 @pytest.mark.fault(

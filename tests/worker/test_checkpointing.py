@@ -1,9 +1,11 @@
-"""Checkpoints that are given to another optimizer or another model than those that they were written of."""
+"""What checkpoints are written after, and what they can be given to: not another model."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,8 @@ from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.layout import RunDirectory
 from launcher.train.job import Job, build_job, build_materials
 from launcher.train.loop import train
-from launcher.worker.checkpointing import RunSaver, load_checkpoint, refuse_what_cannot_be_kept
+from launcher.train.snapshot import Tensors
+from launcher.worker.checkpointing import Captured, RunSaver, load_checkpoint, refuse_what_cannot_be_kept
 
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.01}
@@ -152,3 +155,20 @@ def test_what_checkpoints_cannot_hold_is_refused_before_the_first_update() -> No
         refuse_what_cannot_be_kept(Noted(2, 2))
     with pytest.raises(RequestError, match=r"weight is of torch\.complex128: .*Keep it out"):
         refuse_what_cannot_be_kept(nn.Linear(2, 2, dtype=torch.complex128))
+
+
+_NOTHING = Tensors({}, {})
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_follows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.metrics.write_text("{}\n")
+    job: Any = SimpleNamespace(plan=SimpleNamespace(recipe=SimpleNamespace(checkpoint=None)))
+    saver = RunSaver(run, job, print)
+    unfinished = saver._store.begin(1)
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    saver._commit(unfinished, Captured(1, _NOTHING, _NOTHING, {}), [])
+    assert synced.index("metrics.jsonl") < synced.index("MANIFEST.json")
