@@ -110,6 +110,14 @@ def children_of(parent: int) -> frozenset[int]:
     return frozenset(_children().get(parent, ()))
 
 
+def kill_children_named(start: str) -> None:
+    """Kill the children of this process whose names begin so."""
+    for pid in children_of(os.getpid()):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith(start):
+                _kill(pid)
+
+
 def _children() -> dict[int, list[int]]:
     """Every process that has some, with the process ids of its children."""
     children: dict[int, list[int]] = {}
