@@ -59,6 +59,11 @@ class LocalHandle:
         self._process = process
         self._spare = spare
 
+    @property
+    def agent(self) -> int:
+        """The process of the agent."""
+        return self._process.pid
+
     def wait(self, seconds: float) -> int | None:
         """Wait for the agent; its exit code, or None while it runs."""
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from launcher.errors import ExitCode
 from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import has_checkpoint
-from launcher.rundir.failure import FailureRecord, Failures, WorkerDeath, read_failures
+from launcher.rundir.failure import AGENT, FailureRecord, Failures, WorkerDeath, read_failures
 from launcher.rundir.heartbeat import read_beats
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import FailureStatus, RunStatus
@@ -70,7 +70,8 @@ def _left_early(run: RunDirectory, failures: Failures) -> WorkerDeath | None:
     Ranks that were ended in their turn may have left theirs too: they had got further.
     """
     told = {record.rank for record in failures.records} | {death.rank for death in failures.agent.deaths}
-    left = [beat for beat in read_beats(run) if beat.update and beat.rank not in told]
+    beats = [beat for beat in read_beats(run) if beat.update and beat.phase != "ending"]
+    left = [beat for beat in beats if beat.rank not in told]
     return WorkerDeath(min(left, key=lambda beat: beat.position).rank, 0) if left else None
 
 
@@ -93,7 +94,10 @@ def _explained(
     """The root cause for status.json, and in a paragraph."""
     if cause is None:
         text = f"No rank failed, but torchrun or accelerate {_ended(agent_code)}. Its log: {run.agent_log}"
-        return FailureStatus(-1, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
+        return FailureStatus(AGENT, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
+    if cause.rank == AGENT:
+        text = f"No rank failed, but torchrun or accelerate did: {_exception(cause)}. Its log: {run.agent_log}"
+        return FailureStatus(AGENT, _exception(cause), str(run.agent_log)), text
     failure = FailureStatus(cause.rank, _exception(cause), str(run.rank_log(cause.rank)))
     if isinstance(cause, FailureRecord) and cause.exit_code is not None:
         return failure, cause.message
@@ -113,6 +117,8 @@ def _exception(cause: FailureRecord | WorkerDeath) -> str:
     if isinstance(cause, FailureRecord):
         first_line = cause.message.strip().partition("\n")[0] or "no message"
         return f"{cause.exception}: {first_line}".rstrip(".")
+    if cause.waited_for:
+        return "did not answer: the other ranks waited for it until parallel.timeout was over, and it was killed"
     return _ended(cause.exit_code)
 
 
