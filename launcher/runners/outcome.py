@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.errors import ExitCode
 from launcher.plan.planner import Plan
-from launcher.rundir.checkpoints import has_checkpoint
+from launcher.rundir.checkpoints import newest_update
 from launcher.rundir.failure import AGENT, FailureRecord, Failures, WorkerDeath, read_failures
 from launcher.rundir.heartbeat import read_beats
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import FailureStatus, RunStatus
+from launcher.runners.follow import RowFollower
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,7 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     if (stopped or failures.agent.signal) and not _is_own_failure(cause):
         if update and update == _planned_updates(run):  # the signal came when all was done
             return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
-        if update and has_checkpoint(run, update):
-            return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
-        return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
+        return _stopped(run, update, samples_seen)
     if agent_code == 0 or (isinstance(cause, FailureRecord) and cause.peer_is_gone):
         left = _left_early(run, failures)
         cause, agent_code = (left, agent_code or 1) if left else (cause, agent_code)
@@ -62,6 +62,23 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     code = ExitCode.WORKER if told is None else told
     failure, paragraph = _explained(cause, agent_code, run)
     return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph, again=told is None)
+
+
+def not_begun(run: RunDirectory) -> Outcome:
+    """The end of a run that a signal stopped before a launch; `status.json` says it too."""
+    made = [row for row in RowFollower(run.metrics).new() if int(row["train/global_step"] or 0) <= newest_update(run)]
+    samples_seen = int(made[-1]["train/samples_seen"] or 0) if made else 0
+    outcome = _stopped(run, newest_update(run), samples_seen)
+    with suppress(OSError):  # the outcome is told in any case
+        outcome.status.write(run)
+    return outcome
+
+
+def _stopped(run: RunDirectory, update: int, samples_seen: int) -> Outcome:
+    """A run that was stopped can go on where it has any checkpoint, though updates may have to be made again."""
+    if newest_update(run):
+        return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
+    return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
 
 
 def _left_early(run: RunDirectory, failures: Failures) -> WorkerDeath | None:

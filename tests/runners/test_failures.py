@@ -104,3 +104,15 @@ def test_a_run_whose_ranks_are_all_done_is_done(tmp_path: Path) -> None:
     beats.remove()
     BeatFile(run, 1).write(Beat(1, 1, 1, 1, 5, "ending", 1.0))
     assert outcome_of(0, False, run, update=5, samples_seen=80).status.state == "done"
+
+
+@pytest.mark.parametrize(("checkpoint", "state", "code"), [(4, "preempted", 75), (0, "interrupted", 130)])
+def test_a_run_that_was_stopped_can_go_on_from_any_checkpoint(
+    tmp_path: Path, checkpoint: int, state: str, code: int
+) -> None:
+    """Not of that very update only: a second signal, a full disk or the end of the grace may keep it from that."""
+    run = RunDirectory(tmp_path)
+    if checkpoint:
+        (run.checkpoints / f"step_{checkpoint:08d}").mkdir(parents=True)
+    outcome = outcome_of(-9, True, run, update=6, samples_seen=96)
+    assert (outcome.status.state, outcome.exit_code, outcome.status.update) == (state, code, 6)
