@@ -23,20 +23,35 @@ while [ "$tenths" -gt 0 ] && [ -n "$(alive "/proc/$leader/stat")" ]; do sleep 0.
 left=$(alive /proc/[0-9]*/stat)
 [ -z "$left" ] || kill -KILL $left
 """
+# A process keeps the environment that it was started with, whatever becomes of its parents and its session.
+_END_MARKED = r"""
+trap '' TERM INT HUP USR1 USR2
+mark=$0 tenths=$1 tries=100
+marked() { grep -lF "$mark" /proc/[0-9]*/environ 2>/dev/null | sed 's:/proc/::; s:/environ::'; }
+read nothing
+while [ "$tenths" -gt 0 ] && [ -n "$(marked)" ]; do sleep 0.1; tenths=$((tenths - 1)); done
+while [ "$tries" -gt 0 ] && left=$(marked) && [ -n "$left" ]; do
+    kill -KILL $left 2>/dev/null
+    sleep 0.05
+    tries=$((tries - 1))
+done
+"""
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
 
 
-def end_with_parent(program: str = "") -> None:
+def end_with_parent(program: str = "", parent: int = 0) -> None:
     """Ask the kernel to kill this process when its parent dies; the wish survives exec.
 
     Args:
         program: a word of the parent's command line. A parent that has not got it is not the one that started this
             process, but the one that took it over when that died, before the kernel was asked.
+        parent: the process that the parent must be, where that is known.
     """
     if _LIBC is None:
         return
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if program and program.encode() not in _command_line(os.getppid()):
+    strange = program and program.encode() not in _command_line(os.getppid())
+    if strange or (parent and parent != os.getppid()):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -93,6 +108,40 @@ def end_session_with_this(leader: int, name: str, patience: float) -> None:
     os.close(reader)
 
 
+class EndsMarked:
+    """Kills the processes that have a mark in their environment, soon after this process has ended in whatever way.
+
+    A shell waits for that, as in `end_session_with_this`; it has an environment without the mark.
+
+    Args:
+        mark: what is nowhere else in an environment.
+        patience: seconds that they get to end by themselves.
+    """
+
+    def __init__(self, mark: str, patience: float) -> None:
+        self._writer: int | None = None
+        if _LIBC is None:
+            return
+        reader, self._writer = os.pipe()
+        with suppress(OSError):  # a system without a shell
+            subprocess.Popen(
+                ["sh", "-c", _END_MARKED, mark, str(round(10 * patience))],
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                cwd="/",
+                stdin=reader,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # signals to the group of this process are not meant for it
+            )
+        os.close(reader)
+
+    def now(self) -> None:
+        """Kill them, as if this process had ended."""
+        if self._writer is not None:
+            os.close(self._writer)
+        self._writer = None
+
+
 def descendants_of(ancestor: int) -> frozenset[int]:
     """The process ids of a process's children, their children and so on; none where there is no /proc."""
     children = _children()
@@ -108,6 +157,14 @@ def descendants_of(ancestor: int) -> frozenset[int]:
 def children_of(parent: int) -> frozenset[int]:
     """The process ids of a process's children; none where there is no /proc."""
     return frozenset(_children().get(parent, ()))
+
+
+def kill_children_named(start: str) -> None:
+    """Kill the children of this process whose names begin so."""
+    for pid in children_of(os.getpid()):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith(start):
+                _kill(pid)
 
 
 def _children() -> dict[int, list[int]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
+from launcher.linux import EndsMarked, end_with_parent
 from tests.processes import ROOT, clean_environment
 
 OWNER = """
@@ -47,3 +50,22 @@ def test_a_helper_and_its_own_helper_end_with_the_process_that_they_work_for(nam
         for end in ends:
             os.close(end)
         owner.stdout.close()
+
+
+def test_marked_processes_end_and_others_do_not() -> None:
+    """Whoever their parents are: these are in sessions of their own."""
+    ends = EndsMarked("MARK_OF_A_LAUNCH=4711", 0.1)
+    command = ["sleep", "60"]
+    marked = subprocess.Popen(command, env={**os.environ, "MARK_OF_A_LAUNCH": "4711"}, start_new_session=True)
+    with subprocess.Popen(command, env={**os.environ, "MARK_OF_A_LAUNCH": "4712"}) as other:
+        ends.now()
+        assert marked.wait(timeout=20) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize(("stranger", "code"), [(0, 0), (1, -signal.SIGKILL)])
+def test_a_process_whose_parent_is_gone_already_ends(stranger: int, code: int) -> None:
+    parent = os.getpid() + stranger
+    begins = partial(end_with_parent, parent=parent)
+    assert subprocess.run(["true"], preexec_fn=begins, check=False).returncode == code

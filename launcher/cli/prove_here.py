@@ -20,6 +20,7 @@ from launcher.launch.build import build_launch
 from launcher.rundir.lock import held
 from launcher.rundir.proof import PROVE, STEP_MARK, Proof
 from launcher.runners.new_run import create_run_directory, fresh_id
+from launcher.runners.supervise import listening
 from launcher.runners.watch import Limits
 
 
@@ -32,9 +33,11 @@ def prove_here(request: Request, runs: Path, as_json: bool) -> int:
         as_json: print the proof as JSON.
     """
     run = create_run_directory(runs, fresh_id(f"{request.plan.recipe.name}-{PROVE}", datetime.now()), fresh=True)
-    with held(run):
+    with listening() as signals, held(run):
         spec = build_launch(request.plan, run, request.machine, os.environ, worker_arguments=(PROVE,))
-        outcome = watched(spec, run, Steps(Console(file=sys.stderr)), request.plan.recipe.launch.grace, Limits())
+        outcome = watched(
+            spec, run, Steps(Console(file=sys.stderr)), signals, request.plan.recipe.launch.grace, Limits()
+        )
     if outcome.exit_code != ExitCode.DONE:
         say_cause(outcome)
         if not outcome.cause:

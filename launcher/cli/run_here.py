@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from signal import Signals as Signal
 from time import monotonic
 
 from rich.console import Console
@@ -26,9 +27,10 @@ from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.fork import kept_unless_begun
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
-from launcher.runners.outcome import Outcome
+from launcher.runners.outcome import Outcome, not_begun
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up, unfinished_run
+from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
 
@@ -65,7 +67,7 @@ def run_here(request: Request, choice: RunChoice) -> int:
     """
     plan = request.plan
     run = chosen_directory(choice, plan.recipe.name)
-    with held(run):
+    with listening() as signals, held(run):
         console = lasting_console(soft_wrap=True)
         resumed = choice.resume and has_begun(run)
         if resumed and is_done(run) and not has_changed(run, plan, fork=choice.fork):
@@ -80,7 +82,7 @@ def run_here(request: Request, choice: RunChoice) -> int:
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             generation = take_over(run)
             began = monotonic()
-            outcome, display = _to_its_end(request, run, console, generation)
+            outcome, display = _to_its_end(request, run, signals, console, generation)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -94,15 +96,20 @@ def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
     return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
-def _to_its_end(request: Request, run: RunDirectory, console: Console, generation: int) -> tuple[Outcome, Display]:
-    """Run, and when a rank fails go on from the last checkpoint for as long as the recipe allows."""
+def _to_its_end(
+    request: Request, run: RunDirectory, signals: Signals, console: Console, generation: int
+) -> tuple[Outcome, Display]:
+    """Run, and when a rank fails go on from the last checkpoint while the recipe allows it and no signal comes."""
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
     limits = Limits.of(plan.recipe, plan.topology.world_size)
     budget = RestartBudget(plan.recipe.launch.restarts)
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        outcome = watched(numbered(spec, generation), run, display, plan.recipe.launch.grace, limits)
+        if signals.received:  # while a checkpoint was verified, say, which may take long
+            console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
+            return not_begun(run), display
+        outcome = watched(numbered(spec, generation), run, display, signals, plan.recipe.launch.grace, limits)
         if not outcome.again:
             return outcome, display
         left = budget.take(newest_update(run))

@@ -262,11 +262,6 @@ def newest_update(run: RunDirectory) -> int:
     )
 
 
-def has_checkpoint(run: RunDirectory, update: int) -> bool:
-    """Whether a checkpoint was committed after an update."""
-    return (run.checkpoints / _name(update) / MANIFEST).is_file()
-
-
 def _name(update: int) -> str:
     return f"step_{update:08d}"
 

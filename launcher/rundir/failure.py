@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,9 +15,12 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 # Stands in a rank's log above its traceback: the terminal shows what comes before it.
 TRACEBACK_MARK = "--- this rank failed ---"
 
+AGENT = -1  # stands where a rank would: torchrun or accelerate itself
+
 # What torch raises in the other ranks when one is gone: true, and not the cause. A task's own trouble with a network
 # has other types or other words.
 _OF_THE_GROUP = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_GAVE_UP = ("timed out", "timeout")
 _PEER_IS_GONE = ("connection closed by peer", "connection reset by peer", "gloo/", "nccl", "timed out waiting")
 
 
@@ -47,6 +51,11 @@ class FailureRecord:
             return True
         return self.exception == "RuntimeError" and any(sign in self.message.lower() for sign in _PEER_IS_GONE)
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether the worker waited for another one until its time was over; one that dies is missed at once."""
+        return self.peer_is_gone and any(sign in self.message.lower() for sign in _GAVE_UP)
+
     def write(self, run: RunDirectory) -> None:
         """Leave the record in the run directory."""
         run.failures.mkdir(parents=True, exist_ok=True)
@@ -55,10 +64,17 @@ class FailureRecord:
 
 @dataclass(frozen=True)
 class WorkerDeath:
-    """A worker that ended badly, as the agent saw it: its exit code, negative for a signal."""
+    """A worker that ended badly, as the agent saw it.
+
+    Attributes:
+        rank: the worker.
+        exit_code: its exit code, negative for a signal.
+        waited_for: whether the other ranks had waited for it until they gave up: the agent killed it after that.
+    """
 
     rank: int
     exit_code: int
+    waited_for: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,12 @@ class Failures:
         """
         own = [record for record in self.records if not record.peer_is_gone]
         spoke = {record.rank for record in self.records}
-        killed = [death for death in self.agent.deaths if death.rank not in spoke and death.exit_code != -15]
+        in_vain = any(record.gave_up for record in self.records)
+        killed = [
+            replace(death, waited_for=in_vain and death.exit_code == -signal.SIGKILL)
+            for death in self.agent.deaths
+            if death.rank not in spoke and death.exit_code != -signal.SIGTERM
+        ]
         likely: list[FailureRecord | WorkerDeath] = [*_by_time(own), *killed]
         echoes: list[FailureRecord | WorkerDeath] = [*_by_time(self.records), *self.agent.deaths]
         return next(iter([*likely, *echoes]), None)

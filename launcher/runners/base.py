@@ -11,6 +11,11 @@ from launcher.rundir.layout import RunDirectory
 class RunHandle(Protocol):
     """A run that was started."""
 
+    @property
+    def agent(self) -> int:
+        """The process that started its ranks."""
+        ...
+
     def wait(self, seconds: float) -> int | None:
         """Wait for the run to end, but not longer than so many seconds; its exit code, or None while it runs."""
         ...

@@ -92,7 +92,7 @@ class Follower:
                     deadline = time.monotonic() + 2 * self._grace
                 if came > 1 or time.monotonic() > deadline or self._is_over(round_):
                     handle.kill()
-                elif not came and (culprit := watch.hanging()):
+                elif not came and (culprit := watch.hanging(handle.agent)):
                     end_hanging(handle, self._run, culprit, watch.processes())
         finally:
             handle.close()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from functools import partial
+from uuid import uuid4
 
 from launcher.launch.spec import LaunchSpec
-from launcher.linux import adopt_orphans, descendants_of, end_descendants, end_with_parent
+from launcher.linux import EndsMarked, adopt_orphans, descendants_of, end_descendants, end_with_parent
 from launcher.rundir.layout import RunDirectory, write_atomically
 
+_MARK = "LAUNCHER_LAUNCH"  # in the environment of every process of a launch
+_WITHOUT_LAUNCHER = 1.0  # seconds that processes get to end by themselves when the launcher was killed
 PATIENCE = 10.0  # seconds that helpers of a rank (W&B's uploader) get to end by themselves once it is gone
 
 
@@ -22,29 +26,31 @@ class LocalRunner:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text, lasting=True)
         run.logs.mkdir(exist_ok=True)
+        mark = uuid4().hex
+        ends = EndsMarked(f"{_MARK}={mark}", _WITHOUT_LAUNCHER)  # before the agent: it is none of the run
         before = descendants_of(os.getpid())
         adopt_orphans()
         with run.agent_log.open("a") as log:
             process = subprocess.Popen(
                 spec.argv,
-                env={**os.environ, **spec.env},
+                env={**os.environ, **spec.env, _MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
-                preexec_fn=_begin,  # one thread here, and three system calls there
+                preexec_fn=partial(_begin, os.getpid()),  # one thread here, and three system calls there
             )
-        return LocalHandle(process, before)
+        return LocalHandle(process, before, ends)
 
 
-def _begin() -> None:
+def _begin(launcher: int) -> None:
     """End with the launcher; and let it alone answer the warnings of a batch system, which may go to all processes.
 
     torchrun would die of them, and leave its ranks behind.
     """
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
+    end_with_parent(parent=launcher)
 
 
 class LocalHandle:
@@ -53,11 +59,18 @@ class LocalHandle:
     Args:
         process: the agent, the leader of its own session.
         spare: descendants of this process that are not of the run.
+        ends: kills what is left of the run when this process is killed.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], spare: frozenset[int]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], spare: frozenset[int], ends: EndsMarked) -> None:
         self._process = process
         self._spare = spare
+        self._ends = ends
+
+    @property
+    def agent(self) -> int:
+        """The process of the agent."""
+        return self._process.pid
 
     def wait(self, seconds: float) -> int | None:
         """Wait for the agent; its exit code, or None while it runs."""
@@ -81,3 +94,4 @@ class LocalHandle:
             self.kill()
             self._process.wait()
         end_descendants(PATIENCE, self._spare)
+        self._ends.now()

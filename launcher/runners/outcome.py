@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.errors import ExitCode
 from launcher.plan.planner import Plan
-from launcher.rundir.checkpoints import has_checkpoint
-from launcher.rundir.failure import FailureRecord, Failures, WorkerDeath, read_failures
+from launcher.rundir.checkpoints import newest_update
+from launcher.rundir.failure import AGENT, FailureRecord, Failures, WorkerDeath, read_failures
 from launcher.rundir.heartbeat import read_beats
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import FailureStatus, RunStatus
+from launcher.runners.follow import RowFollower
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,7 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     if (stopped or failures.agent.signal) and not _is_own_failure(cause):
         if update and update == _planned_updates(run):  # the signal came when all was done
             return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
-        if update and has_checkpoint(run, update):
-            return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
-        return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
+        return _stopped(run, update, samples_seen)
     if agent_code == 0 or (isinstance(cause, FailureRecord) and cause.peer_is_gone):
         left = _left_early(run, failures)
         cause, agent_code = (left, agent_code or 1) if left else (cause, agent_code)
@@ -64,13 +64,31 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     return Outcome(RunStatus("failed", update, samples_seen, code, failure), paragraph, again=told is None)
 
 
+def not_begun(run: RunDirectory) -> Outcome:
+    """The end of a run that a signal stopped before a launch; `status.json` says it too."""
+    made = [row for row in RowFollower(run.metrics).new() if int(row["train/global_step"] or 0) <= newest_update(run)]
+    samples_seen = int(made[-1]["train/samples_seen"] or 0) if made else 0
+    outcome = _stopped(run, newest_update(run), samples_seen)
+    with suppress(OSError):  # the outcome is told in any case
+        outcome.status.write(run)
+    return outcome
+
+
+def _stopped(run: RunDirectory, update: int, samples_seen: int) -> Outcome:
+    """A run that was stopped can go on where it has any checkpoint, though updates may have to be made again."""
+    if newest_update(run):
+        return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
+    return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
+
+
 def _left_early(run: RunDirectory, failures: Failures) -> WorkerDeath | None:
     """A rank that ended as if it was done, which leaves nothing but its last beat: that of a rank that is done is gone.
 
     Ranks that were ended in their turn may have left theirs too: they had got further.
     """
     told = {record.rank for record in failures.records} | {death.rank for death in failures.agent.deaths}
-    left = [beat for beat in read_beats(run) if beat.update and beat.rank not in told]
+    beats = [beat for beat in read_beats(run) if beat.update and beat.phase != "ending"]
+    left = [beat for beat in beats if beat.rank not in told]
     return WorkerDeath(min(left, key=lambda beat: beat.position).rank, 0) if left else None
 
 
@@ -93,7 +111,10 @@ def _explained(
     """The root cause for status.json, and in a paragraph."""
     if cause is None:
         text = f"No rank failed, but torchrun or accelerate {_ended(agent_code)}. Its log: {run.agent_log}"
-        return FailureStatus(-1, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
+        return FailureStatus(AGENT, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
+    if cause.rank == AGENT:
+        text = f"No rank failed, but torchrun or accelerate did: {_exception(cause)}. Its log: {run.agent_log}"
+        return FailureStatus(AGENT, _exception(cause), str(run.agent_log)), text
     failure = FailureStatus(cause.rank, _exception(cause), str(run.rank_log(cause.rank)))
     if isinstance(cause, FailureRecord) and cause.exit_code is not None:
         return failure, cause.message
@@ -113,6 +134,8 @@ def _exception(cause: FailureRecord | WorkerDeath) -> str:
     if isinstance(cause, FailureRecord):
         first_line = cause.message.strip().partition("\n")[0] or "no message"
         return f"{cause.exception}: {first_line}".rstrip(".")
+    if cause.waited_for:
+        return "did not answer: the other ranks waited for it until parallel.timeout was over, and it was killed"
     return _ended(cause.exit_code)
 
 

@@ -130,7 +130,7 @@ def _wait(
                 observer.stopping(signal.Signals(first).name)
         elif came > heeded or time.monotonic() > deadline:
             handle.kill()
-        elif not stopping and (culprit := watch.hanging()):
+        elif not stopping and (culprit := watch.hanging(handle.agent)):
             end_hanging(handle, run, culprit, watch.processes())
     return code, deadline < float("inf")
 

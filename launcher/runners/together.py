@@ -119,6 +119,11 @@ class SharedRun:
         self._ended_at = self._over_at = float("inf")
         self.lost: list[str] = []
 
+    @property
+    def agent(self) -> int:
+        """The process of the agent of this machine."""
+        return self._local.agent
+
     def wait(self, seconds: float) -> int | None:
         """Wait for the agents of all machines; the exit code of the one here, or None while any runs."""
         code = self._local.wait(seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from launcher.linux import Activity, activity_of
 from launcher.recipe.schema import Recipe
-from launcher.rundir.failure import FailureRecord
+from launcher.rundir.failure import AGENT, FailureRecord
 from launcher.rundir.heartbeat import Beat, read_beats
 from launcher.rundir.layout import RunDirectory
 
@@ -70,10 +70,15 @@ class Watch:
         self._ranks: dict[int, _Rank] = {}
         self._marks: list[tuple[int, int]] = []
         self._idle = 0.0
+        self._agent_stopped = 0.0
         self._looked = time.monotonic()
 
-    def hanging(self) -> FailureRecord | None:
-        """The rank that hangs, with why it is said to; None while there is none."""
+    def hanging(self, agent: int) -> FailureRecord | None:
+        """The rank that hangs, or the agent, with why it is said to; None while there is none.
+
+        Args:
+            agent: the process that started the ranks.
+        """
         since = time.monotonic() - self._looked
         if since < _LOOK or not (self._limits.heartbeat or self._limits.stall):
             return None
@@ -83,11 +88,24 @@ class Watch:
         own = (beat for beat in beats if beat.node == self._node)
         seen = {beat: activity for beat in own if (activity := activity_of(beat.pid))}
         others = [beat for beat in beats if beat.node != self._node]
-        return self._silent(seen, passed) or self._stalled([*seen, *others], passed)
+        return self._halted(agent, passed) or self._silent(seen, passed) or self._stalled([*seen, *others], passed)
 
     def processes(self) -> list[int]:
         """The processes of the ranks."""
         return [rank.beat.pid for rank in self._ranks.values()]
+
+    def _halted(self, agent: int, passed: float) -> FailureRecord | None:
+        """The agent where it was stopped: the ranks train on, but whatever happened to them, it would not see it."""
+        activity = activity_of(agent)
+        self._agent_stopped = self._agent_stopped + passed if activity and activity.stopped else 0.0
+        if not self._limits.heartbeat or self._agent_stopped < self._heartbeat:
+            return None
+        message = f"its process was stopped, as by SIGSTOP, for {self._agent_stopped:.0f} s"
+        return FailureRecord(AGENT, time.time_ns(), HANG, message, None)
+
+    @property
+    def _heartbeat(self) -> float:
+        return max(self._limits.heartbeat, _LEAST_HEARTBEAT)
 
     def _silent(self, seen: dict[Beat, Activity], passed: float) -> FailureRecord | None:
         """The rank that gives no sign of life.
@@ -96,7 +114,6 @@ class Watch:
         that may go on for long and be right. Until its first update a rank opens its data and may wait for a disk, so
         that only a stopped one is found.
         """
-        limit = max(self._limits.heartbeat, _LEAST_HEARTBEAT)
         silent = []
         for beat, activity in seen.items():
             rank = self._ranks.get(beat.rank)
@@ -105,7 +122,7 @@ class Watch:
                 continue
             rank.silence += passed
             locked_up = beat.update and activity.sleeps and activity.seconds - rank.used < _BUSY * rank.silence
-            if rank.silence >= limit and (activity.stopped or locked_up):
+            if rank.silence >= self._heartbeat and (activity.stopped or locked_up):
                 silent.append((rank.silence, beat, activity))
         if not self._limits.heartbeat or not silent:
             return None
@@ -114,7 +131,8 @@ class Watch:
         return _record(beat, f"no sign of life for {silence:.0f} s: {why}")
 
     def _stalled(self, beats: list[Beat], passed: float) -> FailureRecord | None:
-        """The rank that is furthest behind when none gets any further."""
+        """The rank that is furthest behind when none gets any further; who has no update to come, ends in its time."""
+        beats = [beat for beat in beats if beat.phase != "ending"]
         marks = [(beat.rank, beat.marks) for beat in beats]
         if marks != self._marks or not beats or not all(beat.update for beat in beats):
             self._marks, self._idle = marks, 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
+from launcher.trackers.background import InBackground
 from launcher.trackers.base import Tracker
 from launcher.trackers.bests import Bests
 from launcher.trackers.jsonl import read_rows
@@ -19,12 +20,14 @@ from launcher.trackers.wandb_session import (
     StartedRun,
     brief,
     key_problem,
+    kill_processes,
     set_up,
     start_run,
     tear_down,
 )
 
 WHILE_TRAINING = Patience()
+_TO_SAY_WHY = 5.0  # seconds
 
 Say = Callable[[str], None]
 
@@ -64,7 +67,8 @@ def make_wandb_tracker(plan: Plan, run_dir: Path, say: Say) -> Tracker | None:
         say(f"W&B: {choice.mode}{f' at {url}' if url else ''}, because {choice.reason}.")
         tracker = WandbTracker(started, run, say)
         tracker.catch_up()
-        return tracker
+        # W&B itself ends by an error within the patience for it, which says more than that it was given up.
+        return InBackground(tracker, WHILE_TRAINING.finish + _TO_SAY_WHY, tracker.give_up)
     except Exception as error:  # whatever is wrong with W&B, the training goes on
         say(f"W&B: not used, because it could not start: {brief(error)}.")
         return None
@@ -136,6 +140,11 @@ class WandbTracker:
         self._last = update
         self.handed_over += 1
 
+    def give_up(self, error: Exception) -> None:
+        """Log no more, and kill W&B's processes: whoever waits for them waits no longer. Any thread may ask for it."""
+        self._fail(error)
+        kill_processes()
+
     def finish(self, succeeded: bool) -> None:
         """End the W&B run as finished or failed, and say where its rows are."""
         url: str | None = self._handle.url
@@ -159,9 +168,9 @@ class WandbTracker:
         return f"launcher sync {shlex.quote(str(self._run.path))}"
 
     def _fail(self, error: Exception) -> None:
-        if not self.failed:
+        told, self.failed = self.failed, True
+        if not told:
             self._say(f"W&B: stopped, because {brief(error)}; metrics.jsonl has every row. To upload it: {self._sync}")
-        self.failed = True
 
 
 def _start(plan: Plan, run: RunDirectory, choice: Choice) -> tuple[StartedRun, Choice]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launcher.linux import children_of, end_session_with_this
+from launcher.linux import children_of, end_session_with_this, kill_children_named
 from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
 from launcher.trackers.bests import BEST
@@ -158,6 +158,11 @@ def tear_down() -> None:
     # When its process has ended badly, W&B raises SystemExit.
     with suppress(Exception, SystemExit):
         wandb.teardown()
+
+
+def kill_processes() -> None:
+    """Kill W&B's own processes, halted ones too."""
+    kill_children_named(_PROGRAMS)
 
 
 def brief(error: Exception) -> str:

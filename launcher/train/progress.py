@@ -45,3 +45,8 @@ class Progress:
         """This rank's part of the evaluation is done."""
         self.phase = "evaluated"
         self.marks += 1
+
+    def ends(self) -> None:
+        """No update is to come."""
+        self.phase = "ending"
+        self.marks += 1

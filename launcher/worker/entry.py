@@ -15,7 +15,9 @@ from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.proof import PROVE
+from launcher.train.progress import Progress
 from launcher.worker.dist_env import DistEnv
+from launcher.worker.heart import Heart
 from launcher.worker.process import log_to
 
 AGENT = "launcher.worker.agent"  # the program that starts every worker
@@ -35,6 +37,7 @@ class Worker:
         self._generation = generation
         self._env = env
         self._update: int | None = None
+        self._heart: Heart | None = None
 
     def work(self, proving: bool) -> int:
         """Train, prove, or run the user's script; the exit code.
@@ -56,9 +59,11 @@ class Worker:
                 run_proof(plan, self._run, self._env)
             else:
                 self._update = 0
+                self._heart = Heart(self._run, self._env.rank, Progress(), self._env.node)
+                self._heart.start()  # before torch is imported, which takes long: who stops here is missed, too
                 from launcher.worker.training import run_training  # imports torch: after the log is open
 
-                run_training(plan, self._run, self._env, self._generation, self._started)
+                run_training(plan, self._run, self._env, self._heart, self._generation, self._started)
         except SystemExit as leaving:
             if script and leaving.code in (None, 0):
                 return 0  # the usual end of a script; that of a task is the last update
@@ -68,6 +73,11 @@ class Worker:
             self._record(error)
             return 1
         return 0
+
+    def leave(self) -> None:
+        """The last thing that a rank does: until then it is watched."""
+        if self._heart is not None:
+            self._heart.stop()
 
     def _started(self, update: int) -> None:
         self._update = update
@@ -100,11 +110,13 @@ def main() -> None:
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
     generation = Generation.from_environ(run, os.environ)
     log_to(run.rank_log(env.rank))
-    code = Worker(run, env, generation).work(proving=PROVE in sys.argv[1:])
+    worker = Worker(run, env, generation)
+    code = worker.work(proving=PROVE in sys.argv[1:])
     if not code:
         atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    worker.leave()
     os._exit(code)
 
 

@@ -21,13 +21,16 @@ class Heart:
         rank: this rank.
         progress: how far the rank is, which the training keeps up to date.
         node: the launcher that started it, where there are several.
+
+    Attributes:
+        progress: how far the rank is.
     """
 
     def __init__(self, run: RunDirectory, rank: int, progress: Progress, node: str = "") -> None:
         self._file = BeatFile(run, rank)
         self._rank = rank
         self._node = node
-        self._progress = progress
+        self.progress = progress
         self._beats = 0
         self._stopped = Event()
         self._thread = Thread(target=self._go, name="heart", daemon=True)
@@ -35,12 +38,13 @@ class Heart:
     def start(self) -> None:
         """Beat from now on."""
         faulthandler.register(STACKS, all_threads=True)
+        self.beat()
         self._thread.start()
 
     def beat(self) -> None:
         """Beat now: what is found of a rank that stops a moment later names the right update."""
         self._beats += 1
-        at = self._progress
+        at = self.progress
         self._file.write(
             Beat(self._rank, os.getpid(), self._beats, at.marks, at.update, at.phase, at.share, self._node)
         )
@@ -52,6 +56,5 @@ class Heart:
         self._file.remove()
 
     def _go(self) -> None:
-        self.beat()
         while not self._stopped.wait(BEAT_SECONDS):
             self.beat()

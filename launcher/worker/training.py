@@ -16,7 +16,6 @@ from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
 from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
-from launcher.train.progress import Progress
 from launcher.train.step_result import StepResult
 from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
@@ -27,7 +26,7 @@ from launcher.worker.same_data import hold_to_data
 
 
 def run_training(
-    plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation, started: Callable[[int], None]
+    plan: Plan, run: RunDirectory, env: DistEnv, heart: Heart, generation: Generation, started: Callable[[int], None]
 ) -> None:
     """Train this rank's share of the plan's task.
 
@@ -35,15 +34,13 @@ def run_training(
         plan: the plan of the run.
         run: its directory.
         env: this worker's place.
+        heart: beats, and goes on to when this returns.
         generation: of the launch that it belongs to.
         started: told the number of each update before it begins.
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
     """
-    progress = Progress()
-    heart = Heart(run, env.rank, progress, env.node)
-    heart.start()
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
     with prepared(plan, run, env) as ready:
@@ -61,7 +58,7 @@ def run_training(
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
-        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, progress)
+        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
         if plan.recipe.checkpoint.wanted:
             refuse_what_cannot_be_kept(job.engine.model)
         if checkpoint:
@@ -82,7 +79,7 @@ def run_training(
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
             finished = train(job, log, begins, saver)
         finally:
-            heart.stop()
+            heart.progress.ends()
             trackers.finish(finished)
 
 

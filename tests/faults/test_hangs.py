@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from launcher.rundir.generation import read_generation
+from launcher.rundir.heartbeat import Beat, read_beats
 from launcher.rundir.layout import RunDirectory
 from tests.faults.table import Kind
 from tests.processes import launcher, wait_until
@@ -82,6 +85,44 @@ def test_a_stopped_rank_is_named_and_the_run_goes_on(
     recovered(goes_on - stopped)
     if method == "accelerate":  # with the long tests; on a machine so busy that a start takes longer, that is the bound
         assert goes_on - stopped < HEARTBEAT + max(10, started + 2)
+
+
+@pytest.mark.fault(
+    Kind.HANG,
+    "a rank is stopped as it starts, or torchrun itself is",
+    by="SIGSTOP as soon as the process is there, or has made an update",
+    outcome="it is named and killed after the heartbeat; the run goes on if it has a checkpoint",
+)
+@pytest.mark.long
+@pytest.mark.parametrize("victim", ["rank", "agent"])
+def test_a_process_that_is_stopped_as_it_starts_or_is_no_rank_is_named(runs: Path, victim: str) -> None:
+    """A rank has its first heartbeat before it imports torch."""
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run, runs, *(() if victim == "rank" else fault(runs, "compute", 0)))
+        if victim == "rank":
+            wait_until(lambda: bool(beats(runs)), seconds=100)
+            pid = beats(runs)[-1].pid
+        else:
+            wait_until(lambda: bool(rows(runs)), seconds=100)
+            pid = parent_of(beats(runs)[-1].pid)
+        os.kill(pid, signal.SIGSTOP)
+        done = running.result()
+    cause = {"rank": "Rank", "agent": "No rank failed, but torchrun or accelerate did: Hang"}[victim]
+    assert done.stderr.startswith(f"launcher: {cause}"), done.stderr
+    assert "its process was stopped, as by SIGSTOP" in done.stderr
+    assert done.stderr.count("launcher:") == 1
+    if victim == "rank":
+        assert done.returncode == 3  # nothing was made yet that another try could go on from
+    else:
+        assert went_to_its_end(runs, done)
+
+
+def beats(runs: Path) -> list[Beat]:
+    return read_beats(RunDirectory(runs / "it"))
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.fault(

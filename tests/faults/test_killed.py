@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.table import Kind
-from tests.processes import processes_with, wait_until
+from tests.processes import ROOT, clean_environment, processes_with, wait_until
 from tests.runners.test_local import Started
 
 pytestmark = pytest.mark.long
@@ -52,3 +54,32 @@ def test_nothing_of_a_job_is_left(runs: Path, victim: str, method: str, recovere
     assert code == {"launcher": -signal.SIGKILL, "agent": 3}[victim]
     assert seconds < ALL_GONE, alive
     recovered(seconds)
+
+
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "the launcher of a script dies that has started programs of its own",
+    by="SIGKILL of the launcher; a child of a rank, and an orphan in a session of its own",
+    outcome="no process of the job lives after 3 s",
+)
+def test_programs_that_a_script_has_started_end_too(runs: Path) -> None:
+    told = runs / "told"
+    (runs / "train.py").write_text(
+        "import os, subprocess, sys, time\n"
+        "subprocess.Popen(['sleep', '600'])\n"
+        "subprocess.Popen(['sh', '-c', 'sleep 601 & echo'], start_new_session=True).wait()\n"
+        f"open({str(told)!r}, 'w').close()\n"
+        "time.sleep(600)\n"
+    )
+    (runs / "it.yaml").write_text(
+        "name: it\nscript: {path: train.py}\nbatch: {global: 4, micro: 4}\n"
+        "launch: {nproc_per_node: 1, device: cpu}\ntracking: {wandb: {mode: disabled}}\n"
+    )
+    command = [sys.executable, "-m", "launcher", "run", str(runs / "it.yaml"), "--runs", str(runs / "all")]
+    process = subprocess.Popen(command, env=clean_environment(), cwd=ROOT)
+    wait_until(told.exists, 60)
+    alive = programs(runs)
+    assert sum(program.startswith("sleep 60") for program in alive.values()) == 2, alive
+    process.kill()
+    process.wait()
+    wait_until(lambda: not list(processes_with(str(runs))), 3)

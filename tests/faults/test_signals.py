@@ -14,6 +14,7 @@ import pytest
 
 from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.status import RunStatus
 from tests.faults.runs import Run, sample_of
 from tests.faults.table import Kind
 from tests.processes import ROOT, clean_environment, processes_with
@@ -76,6 +77,39 @@ def test_a_second_signal_leaves_the_last_checkpoint_whole(it: Run, whole: Run, n
     assert newest(it) == 4
     assert it.launch(*faults, "--resume", "auto").returncode == 0
     assert it.result() == whole.result()
+
+
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a signal while a run is taken up, before its ranks are started",
+    by="SIGUSR1 while the launcher reads the plan of the launch before",
+    outcome="nothing is started; exit code 75 where there is a checkpoint, 130 where there is none",
+)
+@pytest.mark.parametrize(
+    ("updates", "code", "state"), [(0, 130, "interrupted"), pytest.param(5, 75, "preempted", marks=pytest.mark.long)]
+)
+def test_a_signal_before_the_ranks_are_started(it: Run, updates: int, code: int, state: str) -> None:
+    if updates:
+        assert it.launch(f"train.updates={updates}").returncode == 0
+    it.path.mkdir(exist_ok=True)
+    run = RunDirectory(it.path)
+    RunStatus("failed", exit_code=3).write(run)
+    plan = run.plan.read_text() if updates else "{}"
+    run.plan.unlink(missing_ok=True)
+    os.mkfifo(run.plan)
+    process = started(it, f"train.updates={updates or 5}", "--resume", "auto", "--fork")
+    with run.plan.open("w") as fifo:  # opened as soon as it is read
+        run.plan.unlink()
+        if updates:
+            run.plan.write_text(plan)
+        process.send_signal(signal.SIGUSR1)
+        fifo.write(plan)
+    out, _ = ended(process, code)
+    assert "SIGUSR1: ending, before anything was started" in out
+    status = RunStatus.read(run)
+    assert status is not None
+    assert (status.state, status.update, status.exit_code) == (state, updates, code)
+    assert not list(run.logs.glob("rank_*.log"))
 
 
 @pytest.mark.fault(

@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.runs import UPDATES, Run
 from tests.faults.table import Kind
-from tests.processes import ROOT, clean_environment, launcher
+from tests.processes import ROOT, clean_environment, launcher, processes_with, wait_until
 from tests.wandb_server import WandbServer
 
 KEY = "0123456789" * 4
@@ -104,6 +104,43 @@ def test_wandb_is_killed_in_a_run(it: Run) -> None:
     assert out.count("W&B: stopped, because") == 1
     assert [row["train/global_step"] for row in it.rows()] == list(range(1, 3001))
     assert_sync_makes_up_for_it(it, 3000)
+
+
+@pytest.mark.fault(
+    Kind.TRACKING,
+    "W&B's processes are halted",
+    by="SIGSTOP of wandb-core and its helper in an offline run, and never SIGCONT",
+    outcome="no update waits for them; given up at the end, and said once; `launcher sync` uploads every row",
+)
+@pytest.mark.long
+def test_wandb_is_halted_in_a_run(it: Run) -> None:
+    """So many rows that the pipes to W&B are full long before the last."""
+    updates = 4000
+    offline = ("tracking.wandb.mode=offline", "launch.nproc_per_node=1", "checkpoint.every=null")
+    command = [sys.executable, "-m", "launcher", *it.arguments(*offline, f"train.updates={updates}")]
+    env = clean_environment(WANDB_MODE="offline", HOME=str(it.runs))
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: (it.path / "metrics.jsonl").exists() and bool(it.rows()), 100)
+    halted = [pid for pid in processes_with(str(it.runs)) if name_of(pid).startswith("wandb-")]
+    for pid in halted:
+        os.kill(pid, signal.SIGSTOP)
+    before = len(it.rows())
+    out, err = process.communicate(timeout=200)
+    assert halted
+    assert before < updates / 2
+    assert (process.returncode, err) == (0, ""), out
+    assert out.count("W&B: stopped, because it did not end within") == 1, out
+    assert [row["train/global_step"] for row in it.rows()] == list(range(1, updates + 1))
+    assert not list(processes_with(str(it.runs)))
+    assert_sync_makes_up_for_it(it, updates)
+
+
+def name_of(pid: int) -> str:
+    """The name of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
 
 
 @pytest.mark.fault(

@@ -195,7 +195,7 @@ def test_processes_of_another_machine_are_not_looked_at(tmp_path: Path) -> None:
     BeatFile(run, 1).write(Beat(1, theirs, 1, 1, 3, "computing", 0.5, "theirs"))
     watch = Watch(run, Limits(heartbeat=30, stall=0.5), "ours")
     deadline = time.monotonic() + 20
-    while (culprit := watch.hanging()) is None:
+    while (culprit := watch.hanging(os.getpid())) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert culprit.rank == 1

@@ -19,6 +19,7 @@ def record(rank: int, time_ns: int, message: str = "bad pixel") -> FailureRecord
 
 OWN_EARLY, OWN_LATE = record(0, 100), record(1, 200)
 VICTIM = record(2, 50, "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711")
+GAVE_UP = record(2, 50, "[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 4000ms for recv operation")
 KILLED, TERMINATED, ABORTED = WorkerDeath(3, -9), WorkerDeath(4, -15), WorkerDeath(2, -6)
 
 
@@ -29,6 +30,8 @@ KILLED, TERMINATED, ABORTED = WorkerDeath(3, -9), WorkerDeath(4, -15), WorkerDea
         ((OWN_LATE, OWN_EARLY), (), OWN_EARLY),
         ((VICTIM, OWN_LATE), (), OWN_LATE),
         ((VICTIM,), (KILLED,), KILLED),
+        ((GAVE_UP,), (KILLED,), WorkerDeath(3, -9, waited_for=True)),
+        ((GAVE_UP,), (WorkerDeath(3, -6),), WorkerDeath(3, -6)),
         ((VICTIM, OWN_LATE), (ABORTED,), OWN_LATE),
         ((VICTIM,), (TERMINATED, ABORTED), VICTIM),
         ((), (TERMINATED,), TERMINATED),
@@ -58,6 +61,20 @@ def test_any_message_makes_a_paragraph(tmp_path: Path, message: str) -> None:
     assert outcome.exit_code == 3
 
 
+@pytest.mark.parametrize(("echo", "memory"), [(VICTIM, True), (GAVE_UP, False)])
+def test_a_rank_that_was_killed_for_its_silence_did_not_lack_memory(
+    tmp_path: Path, echo: FailureRecord, memory: bool
+) -> None:
+    """Where a rank dies, the others miss it at once; where they waited in vain, it was killed for that."""
+    run = RunDirectory(tmp_path)
+    echo.write(run)
+    AgentRecord((KILLED,)).write(run)
+    cause = outcome_of(1, False, run, update=3, samples_seen=48).cause
+    assert cause.startswith("Rank 3 ")
+    assert ("ran out of memory" in cause) == memory
+    assert ("did not answer" in cause) == (not memory)
+
+
 @pytest.mark.fault(
     Kind.PROCESS,
     "a rank leaves with exit code 0 while the others wait",
@@ -85,4 +102,17 @@ def test_a_run_whose_ranks_are_all_done_is_done(tmp_path: Path) -> None:
     beats = BeatFile(run, 0)
     beats.write(Beat(0, 1, 1, 1, 5, "computed", 1.0))
     beats.remove()
+    BeatFile(run, 1).write(Beat(1, 1, 1, 1, 5, "ending", 1.0))
     assert outcome_of(0, False, run, update=5, samples_seen=80).status.state == "done"
+
+
+@pytest.mark.parametrize(("checkpoint", "state", "code"), [(4, "preempted", 75), (0, "interrupted", 130)])
+def test_a_run_that_was_stopped_can_go_on_from_any_checkpoint(
+    tmp_path: Path, checkpoint: int, state: str, code: int
+) -> None:
+    """Not of that very update only: a second signal, a full disk or the end of the grace may keep it from that."""
+    run = RunDirectory(tmp_path)
+    if checkpoint:
+        (run.checkpoints / f"step_{checkpoint:08d}").mkdir(parents=True)
+    outcome = outcome_of(-9, True, run, update=6, samples_seen=96)
+    assert (outcome.status.state, outcome.exit_code, outcome.status.update) == (state, code, 6)

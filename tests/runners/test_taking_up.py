@@ -10,6 +10,7 @@ from launcher.cli.request import Request, read_request
 from launcher.cli.run_elastic import run_elastic
 from launcher.cli.run_here import RunChoice, run_here
 from launcher.errors import RequestError
+from launcher.rundir.identity import NEW_WANDB_RUN
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus, State
 from launcher.runners.fork import kept_unless_begun
@@ -89,7 +90,7 @@ def test_a_fork_that_makes_no_update_leaves_the_run_as_it_was(tmp_path: Path, tr
     before = [path.read_bytes() for path in files]
     with kept_unless_begun(run, fork=True):
         take_up(run, other.plan, fork=True, say=print)
-        assert not run.wandb_id.exists()
+        assert run.wandb_id.read_text().strip() == NEW_WANDB_RUN
         run.plan.write_text(other.plan.to_json())
         run.recipe.write_text("name: other")
         RunStatus("failed").write(run)
@@ -97,7 +98,7 @@ def test_a_fork_that_makes_no_update_leaves_the_run_as_it_was(tmp_path: Path, tr
             run.metrics.write_text('{"train/global_step": 1, "other": 1}\n')
     if trained:
         assert run.recipe.exists()
-        assert not run.wandb_id.exists()
+        assert run.wandb_id.read_text().strip() == NEW_WANDB_RUN
         assert not has_changed(run, other.plan, fork=False)
     else:
         assert not run.recipe.exists()

@@ -17,6 +17,7 @@ from launcher.recipe.schema import Recipe
 from launcher.rundir.failure import FailureRecord
 from launcher.rundir.heartbeat import Beat, BeatFile, Phase, read_beats
 from launcher.rundir.layout import RunDirectory
+from launcher.runners.outcome import outcome_of
 from launcher.runners.watch import Limits, Watch
 
 STALL = Limits(heartbeat=0, stall=1)
@@ -33,10 +34,10 @@ def pids() -> Iterator[list[int]]:
             process.kill()
 
 
-def found(watch: Watch, seconds: float) -> FailureRecord | None:
+def found(watch: Watch, seconds: float, agent: int = 0) -> FailureRecord | None:
     """What the watch finds in so many seconds."""
     deadline = time.monotonic() + seconds
-    while (culprit := watch.hanging()) is None and time.monotonic() < deadline:
+    while (culprit := watch.hanging(agent or os.getpid())) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return culprit
 
@@ -96,3 +97,25 @@ def test_a_stall_is_found_before_the_other_ranks_give_up() -> None:
     recipe = Recipe.model_validate({"name": "it", "parallel": {"timeout": 100.0}, "guard": {"stall": 500.0}})
     assert Limits.of(recipe, world_size=2).stall == pytest.approx(90)
     assert Limits.of(recipe, world_size=1).stall == 500
+
+
+def test_an_agent_that_was_stopped_is_found(tmp_path: Path, pids: list[int]) -> None:
+    run = RunDirectory(tmp_path)
+    watch = Watch(run, Limits(heartbeat=2))
+    assert found(watch, 0.6, pids[0]) is None
+    os.kill(pids[0], signal.SIGSTOP)
+    record = found(watch, 5, pids[0])
+    assert record is not None
+    record.write(run)
+    cause = outcome_of(-9, False, run, update=3, samples_seen=48).cause
+    assert cause.startswith("No rank failed, but torchrun or accelerate did: Hang: its process was stopped")
+
+
+def test_a_rank_that_ends_does_not_stall_but_can_be_stopped(tmp_path: Path, pids: list[int]) -> None:
+    run = RunDirectory(tmp_path)
+    beat(run, 0, pids[0], 5, "ending", 1.0)
+    assert found(Watch(run, STALL), 2) is None
+    os.kill(pids[0], signal.SIGSTOP)
+    record = found(Watch(run, Limits(heartbeat=2)), 5)
+    assert record is not None
+    assert record.rank == 0
