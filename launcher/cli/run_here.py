@@ -21,7 +21,7 @@ from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
 from launcher.rundir.checkpoints import newest_update
-from launcher.rundir.generation import take_over
+from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
@@ -78,9 +78,10 @@ def run_here(request: Request, choice: RunChoice) -> int:
             if choice.fork:
                 run.data.unlink(missing_ok=True)
             console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-        generation = take_over(run)
+        else:
+            take_over(run)
         began = monotonic()
-        outcome, display = _to_its_end(request, run, console, generation)
+        outcome, display = _to_its_end(request, run, console)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -94,7 +95,7 @@ def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
     return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
-def _to_its_end(request: Request, run: RunDirectory, console: Console, generation: int) -> tuple[Outcome, Display]:
+def _to_its_end(request: Request, run: RunDirectory, console: Console) -> tuple[Outcome, Display]:
     """Run, and when a rank fails go on from the last checkpoint for as long as the recipe allows."""
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
@@ -102,7 +103,7 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console, generatio
     budget = RestartBudget(plan.recipe.launch.restarts)
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        outcome = watched(numbered(spec, generation), run, display, plan.recipe.launch.grace, limits)
+        outcome = watched(numbered(spec, read_generation(run)), run, display, plan.recipe.launch.grace, limits)
         if not outcome.again:
             return outcome, display
         left = budget.take(newest_update(run))
@@ -110,7 +111,6 @@ def _to_its_end(request: Request, run: RunDirectory, console: Console, generatio
             return outcome, display
         say_cause(outcome)
         update = take_up(run, plan, fork=True, say=console.print)
-        generation = take_over(run)
         console.print(f"going on after update {update:,} (tries left without progress: {left})")
 
 
