@@ -130,7 +130,7 @@ class _Launcher:
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
-                return self._rounds()
+                return self._rounds(taken_over=resumed)
             except LauncherError as error:  # no other launcher would fare better
                 Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
                 raise
@@ -177,8 +177,12 @@ class _Launcher:
             self._console.print(f"{status.state if status else 'ended'}: {shown_path(self._run.path)}")
         return code
 
-    def _rounds(self) -> _Ended:
-        """Round after round, each with the machines that are there, until the run ends or this launcher has to."""
+    def _rounds(self, *, taken_over: bool) -> _Ended:
+        """Round after round, each with the machines that are there, until the run ends or this launcher has to.
+
+        Args:
+            taken_over: whether the run has been taken over for the first of them, as it is where it was taken up.
+        """
         run, say = self._run, self._console.print
         together = Together(run, self._me, self._launch.machines)
         budget = RestartBudget(self._launch.restarts)
@@ -186,7 +190,9 @@ class _Launcher:
             Round(read_generation(run)).publish(run)
             if not together.gathered(self._signals, self._recipe.parallel.timeout, say):
                 return self._left(self._request.plan)
-            round_ = Round(take_over(run), f"{own_address()}:{free_port()}", together.round)
+            number = read_generation(run) if taken_over else take_over(run)
+            taken_over = True  # by `take_up`, for the next
+            round_ = Round(number, f"{own_address()}:{free_port()}", together.round)
             ended, lost = self._round(round_, together)
             outcome = ended.outcome
             if self._signals.received:

@@ -22,7 +22,7 @@ from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan
 from launcher.report.write import write_report
 from launcher.rundir.checkpoints import newest_update
-from launcher.rundir.generation import take_over
+from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.fork import kept_unless_begun
@@ -80,9 +80,10 @@ def run_here(request: Request, choice: RunChoice) -> int:
             if resumed:
                 update = take_up(run, plan, fork=choice.fork, say=console.print)
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
-            generation = take_over(run)
+            else:
+                take_over(run)
             began = monotonic()
-            outcome, display = _to_its_end(request, run, signals, console, generation)
+            outcome, display = _to_its_end(request, run, signals, console)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -96,9 +97,7 @@ def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
     return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
-def _to_its_end(
-    request: Request, run: RunDirectory, signals: Signals, console: Console, generation: int
-) -> tuple[Outcome, Display]:
+def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: Console) -> tuple[Outcome, Display]:
     """Run, and when a rank fails go on from the last checkpoint while the recipe allows it and no signal comes."""
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
@@ -109,7 +108,8 @@ def _to_its_end(
         if signals.received:  # while a checkpoint was verified, say, which may take long
             console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
             return not_begun(run), display
-        outcome = watched(numbered(spec, generation), run, display, signals, plan.recipe.launch.grace, limits)
+        numbered_spec = numbered(spec, read_generation(run))
+        outcome = watched(numbered_spec, run, display, signals, plan.recipe.launch.grace, limits)
         if not outcome.again:
             return outcome, display
         left = budget.take(newest_update(run))
@@ -117,7 +117,6 @@ def _to_its_end(
             return outcome, display
         say_cause(outcome)
         update = go_on(run, console.print)
-        generation = take_over(run)
         console.print(f"going on after update {update:,} (tries left without progress: {left})")
 
 

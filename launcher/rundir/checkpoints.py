@@ -94,19 +94,22 @@ class Checkpoints:
         unfinished.mkdir()
         return unfinished
 
-    def commit(self, unfinished: Path, update: int, files: Mapping[str, FileFacts]) -> Checkpoint:
+    def commit(
+        self, unfinished: Path, update: int, files: Mapping[str, FileFacts], marks: Mapping[str, str] | None = None
+    ) -> Checkpoint:
         """Make a checkpoint of a folder whose files are all on the disk.
 
         Args:
             unfinished: what `begin` returned.
             update: updates made.
             files: name → facts of each file, from those who wrote them.
+            marks: ids of the run.
 
         Raises:
             OSError: it cannot be written.
             StaleWriterError: a later launch has taken the run over.
         """
-        manifest = Manifest(update, self._generation.own, files).to_text()
+        manifest = Manifest(update, self._generation.own, files, marks or {}).to_text()
         write_durably(unfinished / MANIFEST, [manifest.encode()])
         sync_folder(unfinished)
         final = self._folder / _name(update)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from pathlib import Path
 from launcher.errors import Mistake, RequestError
 from launcher.rundir.checkpoints import Checkpoint
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.rundir.manifest import MANIFEST, BadCheckpointError, Manifest
 
-TRAINING = "training.json"  # the file of a checkpoint that says what it is of
 NEW_WANDB_RUN = "(the next launch chooses one)"  # no id: what a fork leaves, so that none is restored
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -91,7 +90,6 @@ def _text(path: Path) -> str:
 def _carried(checkpoint: Checkpoint) -> Mapping[str, str]:
     """Its marks; it is verified, so what is missing was never written."""
     try:
-        found = json.loads((checkpoint.folder / TRAINING).read_bytes())
-    except (OSError, ValueError):
+        return Manifest.from_text((checkpoint.folder / MANIFEST).read_bytes()).marks
+    except (OSError, BadCheckpointError):
         return {}
-    return {key: found[key] for key in ("run", "wandb_id") if isinstance(found.get(key), str)}

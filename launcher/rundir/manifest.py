@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,11 +54,13 @@ class Manifest:
         update: updates made when it was written.
         generation: number of the launch that wrote it.
         files: name → facts of each file.
+        marks: ids of the run that wrote it, which is not part of what it has learned; none in older ones.
     """
 
     update: int
     generation: int
     files: Mapping[str, FileFacts]
+    marks: Mapping[str, str] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """The manifest as its file holds it, with a checksum of its own."""
@@ -66,6 +68,7 @@ class Manifest:
             "version": _VERSION,
             "update": self.update,
             "generation": self.generation,
+            "marks": dict(self.marks),
             "files": {name: asdict(facts) for name, facts in sorted(self.files.items())},
         }
         return json.dumps({**body, "sha256": _digest_of(body)}, indent=1) + "\n"
@@ -85,7 +88,8 @@ class Manifest:
             if body["version"] != _VERSION:
                 raise BadCheckpointError(f"{MANIFEST} has version {body['version']}, and this launcher reads 1")
             files = {name: FileFacts(**facts) for name, facts in body["files"].items()}
-            manifest = Manifest(int(body["update"]), int(body["generation"]), files)
+            marks = {str(name): str(mark) for name, mark in body.get("marks", {}).items()}
+            manifest = Manifest(int(body["update"]), int(body["generation"]), files, marks)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadCheckpointError(f"{MANIFEST} is damaged") from None
         for name in files:

@@ -13,7 +13,7 @@ from launcher.errors import RequestError, RunDirectoryUnusableError
 from launcher.plan.changes import changes
 from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import Checkpoints
-from launcher.rundir.generation import read_generation
+from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.rows import cut_rows
@@ -93,8 +93,9 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
 
 
 def go_on(run: RunDirectory, say: Say) -> int:
-    """Make a run's directory ready to go on after its newest good checkpoint, or from the start if it has none.
+    """Take a run over, and make its directory ready to go on after its newest good checkpoint, or from the start.
 
+    It is taken over before anything is looked at: what a launch before may still write then changes nothing more.
     Rows of updates that will be made again are cut from metrics.jsonl, what was recorded of a failure is removed, and
     the logs of the launch before are put aside.
 
@@ -109,6 +110,9 @@ def go_on(run: RunDirectory, say: Say) -> int:
         RequestError: the checkpoint is of another run.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
+    before = read_generation(run)
+    take_over(run)
+    _put_logs_aside(run, before)
     checkpoint = Checkpoints(run, say).newest()
     if checkpoint:
         refuse_foreign(run, checkpoint)
@@ -117,7 +121,6 @@ def go_on(run: RunDirectory, say: Say) -> int:
     cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
-    _put_logs_aside(run)
     return update
 
 
@@ -150,8 +153,7 @@ def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
     return bool(found)
 
 
-def _put_logs_aside(run: RunDirectory) -> None:
+def _put_logs_aside(run: RunDirectory, launch: int) -> None:
     """Give the logs of the launch before its number, so that those of the next one begin anew."""
-    launch = read_generation(run)
     for log in [*run.logs.glob("rank_*.log"), *run.logs.glob(run.agent_log.name)]:
         log.rename(log.with_name(f"{log.name}.{launch}"))

@@ -19,7 +19,7 @@ from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.durable import sync_file, write_durably
 from launcher.rundir.generation import Generation
-from launcher.rundir.identity import TRAINING, marks_of
+from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
@@ -43,7 +43,7 @@ from launcher.worker.tensor_file import refuse_other_types, tensor_file
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
-_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", TRAINING
+_MODEL, _OPTIMIZER, _TRAINING = "model", "optimizer", "training.json"
 _KIND = "optimizer_kind"
 
 
@@ -156,12 +156,11 @@ class RunSaver:
             self._store.prune(self._settings.keep)
 
     def _commit(self, folder: Path, captured: Captured, reports: list[dict[str, FileFacts]]) -> None:
-        marked = replace(captured, numbers={**captured.numbers, **marks_of(self._run)})
-        files = marked.write(folder)
+        files = captured.write(folder)
         for report in reports:
             files |= report
         sync_file(self._run.metrics)  # or a power loss could leave the checkpoint, and not the rows before it
-        self._store.commit(folder, captured.update, files)
+        self._store.commit(folder, captured.update, files, marks_of(self._run))
 
     def _write_own(self, folder: Path) -> dict[str, FileFacts]:
         name = _of_rank(self._job.engine.rank)

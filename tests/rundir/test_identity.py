@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from launcher.errors import RequestError
-from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
+from launcher.rundir.generation import StaleWriterError, take_over
 from launcher.rundir.identity import NEW_WANDB_RUN, marks_of, refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.resume import take_up
@@ -27,8 +28,7 @@ def begun(folder: Path) -> RunDirectory:
 def saved(run: RunDirectory, marks: dict[str, str]) -> Checkpoint:
     store = Checkpoints(run, print)
     folder = store.begin(1)
-    facts = write_durably(folder / "training.json", [json.dumps(marks).encode()])
-    return store.commit(folder, 1, {"training.json": facts})
+    return store.commit(folder, 1, {"training.json": write_durably(folder / "training.json", [b"{}"])}, marks)
 
 
 @pytest.mark.fault(
@@ -60,6 +60,29 @@ def test_a_refused_run_is_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(RequestError):
         take_up(mine, plan, fork=False, say=print)
     assert mine.metrics.read_text() == rows
+
+
+def test_a_run_is_taken_over_before_its_rows_are_cut(tmp_path: Path) -> None:
+    """A writer of the launch before that commits meanwhile would leave a checkpoint whose rows are gone."""
+    run = begun(tmp_path / "it")
+    take_over(run)
+    (saved(run, {}).folder / "strange").touch()  # so that something is said in the midst of it
+    old = Checkpoints(run, print)
+    unfinished = old.begin(2)
+    run.logs.mkdir()
+    run.rank_log(0).touch()
+    plan: Any = None
+
+    def say(_: str) -> None:
+        with pytest.raises(StaleWriterError):
+            old.commit(unfinished, 2, {})
+        said.append(_)
+
+    said: list[str] = []
+    with pytest.raises(NoCheckpointError):
+        take_up(run, plan, fork=False, say=say)
+    assert len(said) == 1
+    assert [path.name for path in run.logs.iterdir()] == ["rank_0.log.1"]
 
 
 def test_a_checkpoint_from_before_there_were_ids_is_taken(tmp_path: Path) -> None:
