@@ -18,13 +18,14 @@ from launcher.rundir.lock import held
 from launcher.trackers.wandb_files import last_step
 from launcher.trackers.wandb_id import wandb_id_of
 from tests.faults.table import Kind
-from tests.processes import ROOT, clean_environment, launcher
+from tests.processes import ROOT, clean_environment, launcher, wait_until
 from tests.trackers.test_wandb import KEY, ROWS
 from tests.wandb_files import LoggedRun, read_offline_runs
 from tests.wandb_server import WandbServer
 
 MORTAL = "tests/tasks/mortal.yaml"
 ALL = list(range(1, 21))
+CUT = 32768  # bytes
 Row = dict[str, Any]
 
 
@@ -188,6 +189,8 @@ def log_rows(run: str, first: int, last: int, die: str = "", mode: str = "offlin
         metrics.log(row)
         tracker.log(row)
     if die == "all":
+        (file,) = directory.wandb.glob("offline-run-*/*.wandb")
+        wait_until(lambda: file.stat().st_size > CUT)  # rows go to W&B in a thread, and to its file in another process
         kill_wandb()
     if die:
         os.kill(os.getpid(), 9)
@@ -204,7 +207,7 @@ def test_rows_that_wandb_never_got_are_handed_over_first(tmp_path: Path) -> None
     """W&B writes in a process of its own, behind the journal: killed at once, its file may end anywhere."""
     it = launches(tmp_path, {"first": 1, "last": 100, "die": "all"})
     (path,) = it.glob("wandb/offline-run-*/*.wandb")
-    path.write_bytes(path.read_bytes()[:32768])
+    path.write_bytes(path.read_bytes()[:CUT])
     assert 0 < last_step(it / "wandb", wandb_id_of(RunDirectory(it))) < 96
     launches(tmp_path, {"first": 97, "last": 120})
     assert updates(every_row(it)) == list(range(1, 121))
