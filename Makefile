@@ -28,7 +28,7 @@ test-all: $(INSTALLED)
 
 faults: $(INSTALLED)
 	rm -f $(FAULT_TABLE:.md=.json)
-	$(BIN)/python -m pytest -m fault --fault-table $(FAULT_TABLE)
+	$(BIN)/python -m pytest -m fault --fault-table=$(FAULT_TABLE)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

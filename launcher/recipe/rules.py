@@ -6,9 +6,10 @@ reports all that can be known.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
+from launcher.recipe.engines import Abilities, engines_that
 from launcher.recipe.node_range import MOST_ELASTIC_NODES
 from launcher.recipe.schema import Recipe, Section
 
@@ -113,6 +114,50 @@ def _sync_batchnorm_needs_a_gpu(recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake(
             "parallel.sync_batchnorm", "PyTorch has it on GPUs only", "Set it to false, or launch.device=cuda"
         )
+
+
+def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
+    """What the engine cannot is refused, with those that can."""
+    parallel, backward = recipe.parallel, recipe.multitask.backward
+    asked: tuple[tuple[bool, str, str, Callable[[Abilities], bool]], ...] = (
+        (
+            recipe.train.exact_ranks is not None,
+            "train.determinism",
+            "exact adds gradients in one order, whatever the number of ranks",
+            lambda can: can.exact,
+        ),
+        (
+            backward != "joint",
+            "multitask.backward",
+            f"{backward} takes several losses backward one by one",
+            lambda can: can.several_backwards,
+        ),
+        (
+            recipe.launch.elastic,
+            "launch.nodes",
+            f"{recipe.launch.machines} goes on with other ranks",
+            lambda can: can.elastic,
+        ),
+        (
+            parallel.find_unused_parameters,
+            "parallel.find_unused_parameters",
+            "allows forward passes to leave parameters out",
+            lambda can: can.unused_parameters,
+        ),
+        (
+            parallel.sync_batchnorm,
+            "parallel.sync_batchnorm",
+            "takes statistics from all ranks",
+            lambda can: can.sync_batchnorm,
+        ),
+    )
+    for wanted, key, what, can in asked:
+        if wanted and not can(parallel.abilities):
+            yield Mistake(
+                key,
+                f"{what}, which parallel.engine={parallel.engine} cannot",
+                f"Set it back, or parallel.engine={engines_that(can)}",
+            )
 
 
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
@@ -229,6 +274,7 @@ _RULES = (
     (_scaling_has_a_reference, ("lr_scaling",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
+    (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.node_range import NodeRange
 
 Count = Annotated[int, Field(ge=1, le=2**62)]
@@ -114,6 +115,11 @@ class TrainSection(Section):
         default="fp32",
         description="Number format of forward and backward; bf16 and fp16 by autocast over fp32 parameters.",
     )
+    accumulate_dtype: Literal["fp32"] | None = Field(
+        default=None, description="Number format that gradients are added up in; null: that of the parameters."
+    )
+    tf32: bool = Field(default=False, description="Multiply fp32 matrices in TF32 on GPUs that have it.")
+    compile: bool = Field(default=False, description="Compile the model with torch.compile.")
     max_grad_norm: Positive | None = Field(
         default=None, description="Clip the norm of the update's gradient to this; null does not clip."
     )
@@ -218,10 +224,49 @@ class NoiseScaleSection(Section):
     )
 
 
+class DeepspeedSection(Section):
+    """The engine deepspeed."""
+
+    stage: Literal[0, 1, 2, 3] = Field(
+        default=1, description="ZeRO stage: ranks share out nothing, the optimizer, gradients too, parameters too."
+    )
+    offload_optimizer: bool = Field(default=False, description="Keep the optimizer's state in the host's memory.")
+    offload_parameters: bool = Field(default=False, description="Keep parameters in the host's memory (stage 3).")
+    config: dict[str, Any] = Field(
+        default={}, description="More of DeepSpeed's own configuration; what the recipe says already is refused."
+    )
+
+
+class FsdpSection(Section):
+    """The engine fsdp."""
+
+    wrap: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Classes of the model's blocks, each sharded and gathered on its own; none: the model as a whole.",
+    )
+    defer_reduction: bool = Field(
+        default=True,
+        description="Reduce gradients at the boundary only, and hold them whole until then; false: in every "
+        "micro-step, which takes less memory.",
+    )
+    reshard_after_forward: bool = Field(
+        default=True, description="Let go of a block's parameters after its forward pass, and gather them again."
+    )
+    checkpoint_activations: bool = Field(
+        default=False, description="Compute each block's forward pass again in its backward, to save memory."
+    )
+    replicas: Literal["none", "nodes"] = Field(
+        default="none", description="Shard over all ranks, or (nodes) within each machine, with a copy on every one."
+    )
+
+
 class ParallelSection(Section):
     """How the ranks hold the model together."""
 
-    engine: Literal["ddp"] = Field(default="ddp", description="What owns gradient sync.")
+    engine: EngineName = Field(default="ddp", description="What owns gradient sync.")
+    deepspeed: DeepspeedSection = Field(default=DeepspeedSection(), description="The engine deepspeed.")
+    fsdp: FsdpSection = Field(default=FsdpSection(), description="The engine fsdp.")
     bucket_mb: Annotated[float, Field(gt=0, le=65536)] = Field(
         default=25.0, description="Size in MiB of a gradient bucket, reduced in one call."
     )
@@ -233,6 +278,19 @@ class ParallelSection(Section):
     )
     timeout: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
         default=600.0, description="Seconds that a rank waits for the others before it fails; a year at most."
+    )
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the engine can."""
+        return abilities_of(self.engine, self.deepspeed.stage)
+
+
+class AccelerateSection(Section):
+    """`accelerate launch`."""
+
+    config_file: str | None = Field(
+        default=None, description="Your own accelerate config file, beside the recipe; null: one is written."
     )
 
 
@@ -255,6 +313,8 @@ class LaunchSection(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to train; auto is cuda where there is a GPU."
     )
+
+    accelerate: AccelerateSection = Field(default=AccelerateSection(), description="`accelerate launch`.")
 
     @property
     def machines(self) -> NodeRange:

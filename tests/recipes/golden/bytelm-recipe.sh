@@ -15,8 +15,9 @@ batch:
 multitask:
   losses: {}
   backward: joint
-train: {epochs: null, updates: 150, samples: null, precision: fp32, max_grad_norm: 1.0,
-  seed: 0, determinism: same-world, virtual_ranks: null}
+train: {epochs: null, updates: 150, samples: null, precision: fp32, accumulate_dtype: null,
+  tf32: false, compile: false, max_grad_norm: 1.0, seed: 0, determinism: same-world,
+  virtual_ranks: null}
 optimizer:
   name: adamw
   lr: 0.002
@@ -30,10 +31,31 @@ lr_scaling: {rule: none, reference_batch: null}
 eval: {every: end}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
 noise_scale: {every: 10, measured: null}
-parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
-  timeout: 600.0}
-launch: {method: torchrun, nodes: 1, nproc_per_node: auto, grace: 60.0, restarts: 3,
-  device: auto}
+parallel:
+  engine: ddp
+  deepspeed:
+    stage: 1
+    offload_optimizer: false
+    offload_parameters: false
+    config: {}
+  fsdp:
+    wrap: []
+    defer_reduction: true
+    reshard_after_forward: true
+    checkpoint_activations: false
+    replicas: none
+  bucket_mb: 25.0
+  find_unused_parameters: false
+  sync_batchnorm: false
+  timeout: 600.0
+launch:
+  method: torchrun
+  nodes: 1
+  nproc_per_node: auto
+  grace: 60.0
+  restarts: 3
+  device: auto
+  accelerate: {config_file: null}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -79,6 +101,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "updates": 150,
       "samples": null,
       "precision": "fp32",
+      "accumulate_dtype": null,
+      "tf32": false,
+      "compile": false,
       "max_grad_norm": 1.0,
       "seed": 0,
       "determinism": "same-world",
@@ -120,6 +145,19 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     },
     "parallel": {
       "engine": "ddp",
+      "deepspeed": {
+        "stage": 1,
+        "offload_optimizer": false,
+        "offload_parameters": false,
+        "config": {}
+      },
+      "fsdp": {
+        "wrap": [],
+        "defer_reduction": true,
+        "reshard_after_forward": true,
+        "checkpoint_activations": false,
+        "replicas": "none"
+      },
       "bucket_mb": 25.0,
       "find_unused_parameters": false,
       "sync_batchnorm": false,
@@ -131,7 +169,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "nproc_per_node": "auto",
       "grace": 60.0,
       "restarts": 3,
-      "device": "auto"
+      "device": "auto",
+      "accelerate": {
+        "config_file": null
+      }
     },
     "checkpoint": {
       "every": null,

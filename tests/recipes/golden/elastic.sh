@@ -15,8 +15,8 @@ batch:
 multitask:
   losses: {}
   backward: joint
-train: {epochs: null, updates: 120, samples: null, precision: fp32, max_grad_norm: 0.5,
-  seed: 0, determinism: exact, virtual_ranks: 4}
+train: {epochs: null, updates: 120, samples: null, precision: fp32, accumulate_dtype: null,
+  tf32: false, compile: false, max_grad_norm: 0.5, seed: 0, determinism: exact, virtual_ranks: 4}
 optimizer:
   name: adamw
   lr: 0.01
@@ -30,10 +30,31 @@ lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
 noise_scale: {every: 3, measured: null}
-parallel: {engine: ddp, bucket_mb: 0.002, find_unused_parameters: false, sync_batchnorm: false,
-  timeout: 600.0}
-launch: {method: torchrun, nodes: '1:4', nproc_per_node: 1, grace: 60.0, restarts: 3,
-  device: cpu}
+parallel:
+  engine: ddp
+  deepspeed:
+    stage: 1
+    offload_optimizer: false
+    offload_parameters: false
+    config: {}
+  fsdp:
+    wrap: []
+    defer_reduction: true
+    reshard_after_forward: true
+    checkpoint_activations: false
+    replicas: none
+  bucket_mb: 0.002
+  find_unused_parameters: false
+  sync_batchnorm: false
+  timeout: 600.0
+launch:
+  method: torchrun
+  nodes: '1:4'
+  nproc_per_node: 1
+  grace: 60.0
+  restarts: 3
+  device: cpu
+  accelerate: {config_file: null}
 checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -75,6 +96,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "updates": 120,
       "samples": null,
       "precision": "fp32",
+      "accumulate_dtype": null,
+      "tf32": false,
+      "compile": false,
       "max_grad_norm": 0.5,
       "seed": 0,
       "determinism": "exact",
@@ -116,6 +140,19 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     },
     "parallel": {
       "engine": "ddp",
+      "deepspeed": {
+        "stage": 1,
+        "offload_optimizer": false,
+        "offload_parameters": false,
+        "config": {}
+      },
+      "fsdp": {
+        "wrap": [],
+        "defer_reduction": true,
+        "reshard_after_forward": true,
+        "checkpoint_activations": false,
+        "replicas": "none"
+      },
       "bucket_mb": 0.002,
       "find_unused_parameters": false,
       "sync_batchnorm": false,
@@ -127,7 +164,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "nproc_per_node": 1,
       "grace": 60.0,
       "restarts": 3,
-      "device": "cpu"
+      "device": "cpu",
+      "accelerate": {
+        "config_file": null
+      }
     },
     "checkpoint": {
       "every": 10,

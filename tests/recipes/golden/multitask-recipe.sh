@@ -15,8 +15,9 @@ batch:
 multitask:
   losses: {class: 1.0, parity: 0.3, reconstruction: 0.5}
   backward: shared
-train: {epochs: 20, updates: null, samples: null, precision: fp32, max_grad_norm: 1.0,
-  seed: 0, determinism: same-world, virtual_ranks: null}
+train: {epochs: 20, updates: null, samples: null, precision: fp32, accumulate_dtype: null,
+  tf32: false, compile: false, max_grad_norm: 1.0, seed: 0, determinism: same-world,
+  virtual_ranks: null}
 optimizer:
   name: adamw
   lr: 0.01
@@ -30,10 +31,31 @@ lr_scaling: {rule: linear, reference_batch: 256}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
 noise_scale: {every: 10, measured: null}
-parallel: {engine: ddp, bucket_mb: 25.0, find_unused_parameters: false, sync_batchnorm: false,
-  timeout: 600.0}
-launch: {method: torchrun, nodes: 1, nproc_per_node: auto, grace: 60.0, restarts: 3,
-  device: auto}
+parallel:
+  engine: ddp
+  deepspeed:
+    stage: 1
+    offload_optimizer: false
+    offload_parameters: false
+    config: {}
+  fsdp:
+    wrap: []
+    defer_reduction: true
+    reshard_after_forward: true
+    checkpoint_activations: false
+    replicas: none
+  bucket_mb: 25.0
+  find_unused_parameters: false
+  sync_batchnorm: false
+  timeout: 600.0
+launch:
+  method: torchrun
+  nodes: 1
+  nproc_per_node: auto
+  grace: 60.0
+  restarts: 3
+  device: auto
+  accelerate: {config_file: null}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -81,6 +103,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "updates": null,
       "samples": null,
       "precision": "fp32",
+      "accumulate_dtype": null,
+      "tf32": false,
+      "compile": false,
       "max_grad_norm": 1.0,
       "seed": 0,
       "determinism": "same-world",
@@ -122,6 +147,19 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     },
     "parallel": {
       "engine": "ddp",
+      "deepspeed": {
+        "stage": 1,
+        "offload_optimizer": false,
+        "offload_parameters": false,
+        "config": {}
+      },
+      "fsdp": {
+        "wrap": [],
+        "defer_reduction": true,
+        "reshard_after_forward": true,
+        "checkpoint_activations": false,
+        "replicas": "none"
+      },
       "bucket_mb": 25.0,
       "find_unused_parameters": false,
       "sync_batchnorm": false,
@@ -133,7 +171,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "nproc_per_node": "auto",
       "grace": 60.0,
       "restarts": 3,
-      "device": "auto"
+      "device": "auto",
+      "accelerate": {
+        "config_file": null
+      }
     },
     "checkpoint": {
       "every": null,
