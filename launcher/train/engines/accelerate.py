@@ -27,7 +27,7 @@ class AccelerateEngine(DdpEngine):
     """
 
     def _wrapped(self, module: nn.Module, settings: ParallelSection) -> DistributedDataParallel:
-        self._accelerator = _accelerator(self.device, settings)
+        self._accelerator = accelerator_for(self.device, settings)
         wrapped = self._accelerator.prepare_model(module)
         if isinstance(wrapped, DistributedDataParallel):
             return wrapped
@@ -48,7 +48,7 @@ class AccelerateEngine(DdpEngine):
         return context
 
 
-def _accelerator(device: torch.device, settings: ParallelSection) -> Accelerator:
+def accelerator_for(device: torch.device, settings: ParallelSection) -> Accelerator:
     """One that joins the process group that is there, and does nothing of its own accord.
 
     What is not said here, it would take from the environment, where `accelerate launch` puts its config file.
