@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
 from launcher.train.progress import Progress
 from launcher.train.randomness import seed_everything
+from launcher.train.snapshot import Numbers, optimizer_kind
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
@@ -42,6 +44,7 @@ class Job:
         weights: name → weight of each loss.
         accumulation: takes a window through forward and backward.
         stepper: steps once per window.
+        optimizer_kind: whose memory the state of the optimizer is.
         results: makes results of what updates measured.
         guard: watches that the ranks hold the same parameters.
         finite: watches that numbers are finite.
@@ -58,6 +61,7 @@ class Job:
     weights: Mapping[str, float]
     accumulation: Accumulation
     stepper: Stepper
+    optimizer_kind: Numbers
     results: StepResults
     guard: ParameterGuard
     finite: FiniteGuard
@@ -127,9 +131,11 @@ def build_job(
     """
     progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
-    engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
+    engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
+    kind = optimizer_kind(optimizer, engine.model)
+    engine.hold(optimizer)
     half = recipe.train.precision == "fp16"
     skips = recipe.guard.non_finite == "skip"
     stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
@@ -142,6 +148,7 @@ def build_job(
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
     exact = recipe.train.exact_ranks is not None
     shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
+    loader = WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
     return Job(
         plan=plan,
         task=task,
@@ -156,12 +163,14 @@ def build_job(
             stepper.scale,
             progress,
             seed=recipe.train.seed if exact else None,
+            filler=partial(loader.filler, plan.batch.micro),
         ),
         stepper=stepper,
+        optimizer_kind=kind,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact),
+        windows=loader,
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
@@ -169,7 +178,7 @@ def build_job(
     )
 
 
-def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device) -> Engine:
+def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device, machines: int = 1) -> Engine:
     """What holds the ranks together; with more than one, the process group must be up.
 
     Args:
@@ -177,7 +186,13 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         model: the model, which goes to the device.
         world_size: number of ranks.
         device: the device of this rank.
+        machines: that the ranks are on, as many on each.
+
+    Raises:
+        RequestError: the engine cannot hold this model.
     """
+    if recipe.parallel.engine == "fsdp":
+        return _sharding_engine(recipe, model, world_size, device, machines)
     model = model.to(device)
     if recipe.train.exact_ranks is not None:
         return ExactEngine(model, device, recipe.parallel, world_size, recipe.train.exact_ranks)
@@ -185,9 +200,26 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         return SingleEngine(model, device)
     if recipe.parallel.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
+    if recipe.parallel.engine == "accelerate":
+        from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
+
+        return AccelerateEngine(model, device, recipe.parallel)
     if recipe.multitask.backward == "joint":
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
+
+
+def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device, machines: int) -> Engine:
+    from launcher.train.engines.fsdp import FsdpEngine  # imports what other engines do not need
+    from launcher.train.engines.sharding import blocks_of, compute_again_in_backward
+
+    settings = recipe.parallel.fsdp
+    if world_size > 1:
+        return FsdpEngine(model, device, settings, copies=machines if settings.replicas == "nodes" else 1)
+    blocks = blocks_of(model, settings.wrap)  # one rank has nobody to share with
+    if settings.checkpoint_activations:
+        compute_again_in_backward(blocks)
+    return SingleEngine(model.to(device), device)
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
