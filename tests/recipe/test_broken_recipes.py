@@ -197,7 +197,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "drop at the start": Broken(
         f"{RECIPE}schedule: {{name: step, at: [0, 9]}}\n",
-        "x",
+        "recipe.yaml:6: schedule.at: entry 1 must be a number above 0 or a whole number of at least 1, not 0.",
     ),
     # What is run
     "nothing to run": Broken(
