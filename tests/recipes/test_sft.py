@@ -268,7 +268,7 @@ def test_fine_tuning_trains(sft: ModuleType, files: Path, tmp_path: Path, recipe
     args = {"lora": {"r": 8, "target_modules": "all-linear"}} if recipe == "lora" else {}
     rows = run(files, tmp_path, recipe, *blocks, **args)
     assert len(rows) == 15  # 4 windows of 10 and a tail of 8, three times
-    assert rows[-1]["eval/loss"] < 0.97 * rows[0]["train/loss"]
+    assert rows[-1]["eval/loss"] < rows[0]["train/loss"] - 0.1
     labels = sum(int((labels[1:] != sft.IGNORED).sum()) for _, labels in task_of(sft, files).train_data())
     assert sum(row["batch/global_items"] for row in rows) == 3 * labels
     if recipe in ("recipe", "lora"):
