@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
+from launcher.plan.deepspeed import deepspeed_config
 from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
@@ -116,6 +117,8 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
+    if recipe.parallel.engine == "deepspeed":
+        deepspeed_config(recipe, batch, stages)  # refuses what contradicts the recipe
     reduction = _reduction(recipe, batch)
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,
