@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import torch
@@ -52,14 +52,17 @@ def evaluate(
     was_training = model.training
     model.eval()
     low, high = (len(data) * rank // engine.world_size for rank in (engine.rank, engine.rank + 1))
+    most = -(-len(data) // engine.world_size)  # samples of the rank that has the most
     try:
         with torch.no_grad(), precision:
-            for first in range(low, high, BATCH):
+            for first in range(low, low + most if engine.equal_steps else high, BATCH):
                 progress.evaluates()
-                samples = range(first, min(first + BATCH, high))
+                own = range(first, min(first + BATCH, high))
+                samples = own or range(1)  # what a rank without samples of its own takes part with
                 (batch,) = batches.here([Wanted(0, samples)])
-                for name, measured in task.evaluate(model, move(batch)).items():
-                    part = _weighted_sum(name, measured, len(samples))
+                found = engine.forward_only(partial(task.evaluate, batch=move(batch)))
+                for name, measured in found.items() if own else ():
+                    part = _weighted_sum(name, measured, len(own))
                     sums[name] = _added(sums.get(name, NOTHING), part)
     finally:
         model.train(was_training)

@@ -61,7 +61,8 @@ def train(
 
     def keep(window: Window) -> None:
         take(readout.flush())
-        job.finite.before_keeping(job.engine.model, window.update + 1)
+        apart = job.engine.gather if job.engine.shards > 1 else None
+        job.finite.before_keeping(job.engine.model, window.update + 1, apart)
         job.guard.before_keeping(window.update + 1)
         saver.save(window)
 
@@ -125,7 +126,8 @@ def _noise(loaded: LoadedWindow, engine: Engine, stepper: Stepper) -> Tensor:
 def _parts_to_measure(job: Job, window: Window) -> int:
     """The parts whose gradients tell the noise scale in this update; 0 when it is not measured."""
     every = job.plan.recipe.noise_scale.every
-    return parts_of(window) if every and (window.update + 1) % every == 0 else 0
+    due = every and (window.update + 1) % every == 0
+    return parts_of(window) if due and job.engine.sees_parts else 0
 
 
 def _waited_for(job: Job) -> Iterator[tuple[LoadedWindow, float]]:

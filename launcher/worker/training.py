@@ -58,9 +58,9 @@ def run_training(
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
-        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
         if plan.recipe.checkpoint.wanted:
-            refuse_what_cannot_be_kept(job.engine.model)
+            refuse_what_cannot_be_kept(ready.materials.model)  # while it is whole
+        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print, generation) if plan.recipe.checkpoint.wanted else None

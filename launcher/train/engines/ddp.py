@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from launcher.plan.windows import Window
 from launcher.recipe.schema import ParallelSection
+from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.comm_hook import BucketLog, add_and_log
 from launcher.train.engines.gradients import clip_replicated, squared, touch_all, trained_bytes
@@ -44,7 +45,7 @@ class DdpEngine(WholeModel):
         # DDP gives every rank the buffers of rank 0 as it enters a forward pass.
         self._has_buffers = any(True for _ in model.buffers())
         self._ddp = DistributedDataParallel(
-            _AnyForward(model),
+            AnyForward(model),
             bucket_cap_mb=settings.bucket_mb,
             find_unused_parameters=settings.find_unused_parameters,
             gradient_as_bucket_view=True,
@@ -114,22 +115,6 @@ class DdpEngine(WholeModel):
     def share_buffers(self) -> None:
         """Give every rank the buffers of rank 0."""
         broadcast_from_first(self.model.buffers())
-
-
-class _AnyForward(nn.Module):
-    """What DDP wraps: whatever a micro-step does with the model, so that tasks see their own model and never DDP.
-
-    Args:
-        model: the user's model.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, forward: Forward) -> Tensor | None:
-        """Do it."""
-        return forward(self.model)
 
 
 def _backward(loss: Tensor | None) -> None:
