@@ -56,7 +56,7 @@ class DeepspeedEngine:
         self.shard = self.rank if self._stage == 3 else 0
         self._elements = sum(parameter.numel() for parameter in trained(model))
         self._traffic = GradientTraffic()
-        self._boundaries = 0
+        self._steps = 0  # of the window
         self.scaler = ZeroScaler(device)
 
     def hold(self, optimizer: torch.optim.Optimizer) -> None:
@@ -84,19 +84,22 @@ class DeepspeedEngine:
         The loss carries the one division of the update: DeepSpeed's own, by the number of ranks, is undone by a factor,
         and that by the accumulation steps is turned off.
         """
+        self._steps += 1
         self._engine.set_gradient_accumulation_boundary(boundary)
-        loss = self._engine(forward)
-        if loss is None:
-            raise RuntimeError("DeepspeedEngine takes the loss of a micro-step backward itself, once")
         with self._traffic.counted():
+            loss = self._engine(forward)
+            if loss is None:
+                raise RuntimeError("DeepspeedEngine takes the loss of a micro-step backward itself, once")
             self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
 
     def reduce(self) -> Reductions:
         """The reductions of the window, held against the gradients of the parameters."""
         reductions, elements = self._traffic.take()
-        if self._stage and elements < self._elements:
+        steps, self._steps = self._steps, 0
+        expected = self._elements * (steps if self.equal_steps else 1)
+        if self._stage and elements < expected:
             raise RuntimeError(
-                f"{elements:,} of {self._elements:,} elements of the gradient were reduced: the loss does not use every "
+                f"{elements:,} of {expected:,} elements of the gradient were reduced: the loss does not use every "
                 "parameter. Freeze those it never uses, or set parallel.engine=ddp and "
                 "parallel.find_unused_parameters=true"
             )

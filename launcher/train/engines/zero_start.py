@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -71,7 +72,7 @@ class GradientTraffic:
 
     def take(self) -> tuple[Reductions, int]:
         """What was counted since the last time, and the elements of the gradients in it."""
-        taken = Reductions(self._calls, self._bytes), self._elements
+        taken = Reductions(self._calls, self._bytes, self._gathers, self._gathered_bytes), self._elements
         self._calls = self._bytes = self._elements = self._gathers = self._gathered_bytes = 0
         return taken
 
@@ -102,6 +103,8 @@ def start_deepspeed(
     import deepspeed.comm.comm
 
     deepspeed.utils.logger.setLevel(logging.WARNING)
+    # Of names that torch has renamed, at each of DeepSpeed's calls.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
     engine, zero, _, _ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
