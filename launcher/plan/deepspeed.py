@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import Mistake, RequestError
@@ -63,6 +64,57 @@ def deepspeed_config(recipe: Recipe, batch: BatchPlan, stages: Sequence[StagePla
         raise RequestError(mistakes)
     added = {key: value for key, value in recipe.parallel.deepspeed.config.items() if key != "train_batch_size"}
     return _merged(own, added)
+
+
+@dataclass(frozen=True)
+class ZeroTraffic:
+    """What a ZeRO stage hands to the network for each update, of one rank.
+
+    Attributes:
+        times: how often the gradients are reduced: once, or in each of the K micro-steps.
+        element_bytes: of one element of what is reduced or gathered: half precision travels as it is.
+        reduced_bytes: gradients handed to reductions.
+        gathered_bytes: parameters that gathers give: once after the step from stage 1 on, since every rank has stepped
+            on a part; at stage 3 in each micro-step, before its forward and before its backward pass. Parameters that
+            are too small to be worth it stay whole, and are counted all the same.
+    """
+
+    times: int
+    element_bytes: int
+    reduced_bytes: int
+    gathered_bytes: int
+
+
+def zero_traffic(recipe: Recipe, batch: BatchPlan) -> ZeroTraffic | None:
+    """What DeepSpeed hands to the network; None for other engines, for one rank, and for an unknown model.
+
+    Args:
+        recipe: the recipe.
+        batch: its worked-out batch.
+    """
+    parameters, train = recipe.model.parameters, recipe.train
+    if recipe.parallel.engine != "deepspeed" or batch.world_size == 1 or parameters is None:
+        return None
+    stage = recipe.parallel.deepspeed.stage
+    element = 4 if train.precision == "fp32" else 2
+    times = batch.accumulation if recipe.parallel.abilities.reduces == "micro-step" else 1
+    gathers = (0, 1, 1, 2 * batch.accumulation)[stage]
+    return ZeroTraffic(times, element, parameters * element * times, parameters * element * gathers)
+
+
+def refuse_what_a_cpu_lacks(recipe: Recipe, device: str) -> None:
+    """Refuse what DeepSpeed does not do without a GPU.
+
+    Args:
+        recipe: the recipe.
+        device: where the run trains.
+
+    Raises:
+        RequestError: fp16, to which it says "Type fp16 is not supported on your device" (0.19.8).
+    """
+    if recipe.parallel.engine == "deepspeed" and recipe.train.precision == "fp16" and device == "cpu":
+        what = "DeepSpeed does not support fp16 on a CPU"
+        raise RequestError([Mistake("train.precision", what, "Set train.precision=bf16, or launch.device=cuda")])
 
 
 def _own_config(recipe: Recipe, batch: BatchPlan, most_steps: int) -> dict[str, Any]:
