@@ -15,15 +15,17 @@ class Worlds(dict[int, Any]):
     Args:
         module: has the `main` of every rank.
         folder: for its files.
+        timeout: seconds that they may take.
     """
 
-    def __init__(self, module: str, folder: Path) -> None:
+    def __init__(self, module: str, folder: Path, timeout: float = 240) -> None:
         super().__init__()
         self._module = module
         self._folder = folder
+        self._timeout = timeout
 
     def __missing__(self, world: int) -> Any:
         out = self._folder / f"{world}.json"
-        torchrun(self._module, str(out), ranks=world)
+        torchrun(self._module, str(out), ranks=world, timeout=self._timeout)
         self[world] = json.loads(out.read_text())
         return self[world]

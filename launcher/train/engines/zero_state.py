@@ -210,7 +210,7 @@ class ZeroState:
         """While the whole of a parameter is there to be read, or on every rank to be changed alike."""
         if self._stage < 3:
             return nullcontext()
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         gathered: AbstractContextManager[Any] = GatheredParameters([parameter], modifier_rank=modifier_rank)
         return gathered
