@@ -31,6 +31,11 @@ def zero(stage: int, *more: str) -> tuple[str, ...]:
     return ("parallel.engine=deepspeed", f"parallel.deepspeed.stage={stage}", *more)
 
 
+def short(settings: tuple[str, ...]) -> str:
+    """`stage3_precisionbf16`."""
+    return "_".join(setting.rpartition(".")[2].replace("=", "") for setting in settings[1:])
+
+
 def last_checkpoint(runs: Path, run_id: str) -> Path:
     return runs / run_id / "checkpoints" / f"step_{UPDATES:08d}"
 
@@ -67,11 +72,7 @@ def tensors(runs: Path, run_id: str) -> dict[str, Any]:
         (2, zero(2, "train.precision=bf16")),
         (2, zero(3, "train.precision=bf16")),
     ],
-    ids=lambda value: (
-        str(value)
-        if isinstance(value, int)
-        else "_".join(each.rpartition("=")[0].rpartition(".")[2] + each.rpartition("=")[2] for each in value[1:])
-    ),
+    ids=lambda value: str(value) if isinstance(value, int) else short(value),
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int, settings: tuple[str, ...]) -> None:
     job = (f"launch.nproc_per_node={world}", *settings)
