@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
+from launcher.plan.deepspeed import ZeroTraffic, deepspeed_config, refuse_what_a_cpu_lacks, zero_traffic
 from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, in_updates
@@ -92,6 +93,11 @@ class Plan(BaseModel):
         gradient = self.reduction.parameters * GRADIENT_BYTES if self.reduction else None
         return exact_cost(self.recipe, self.topology.world_size, gradient)
 
+    @property
+    def zero_traffic(self) -> ZeroTraffic | None:
+        """What DeepSpeed hands to the network; None for other engines."""
+        return zero_traffic(self.recipe, self.batch)
+
     def to_json(self) -> str:
         """The plan as `plan.json` holds it."""
         return self.model_dump_json(by_alias=True, indent=2)
@@ -117,6 +123,9 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
+    if recipe.parallel.engine == "deepspeed":
+        refuse_what_a_cpu_lacks(recipe, topology.device)
+        deepspeed_config(recipe, batch, stages)  # refuses what contradicts the recipe
     reduction = _reduction(recipe, batch)
     shape = recipe.schedule
     of_epochs = partial(updates_of_epochs, recipe, schedule, last)
@@ -184,6 +193,12 @@ def _reduction(recipe: Recipe, batch: BatchPlan) -> ReductionPlan | None:
     parameters = recipe.model.parameters
     if parameters is None:
         return None
+    traffic = zero_traffic(recipe, batch)
+    if traffic is not None:
+        every_step = traffic.reduced_bytes // traffic.times * batch.accumulation
+        return ReductionPlan(
+            parameters=parameters, bytes_per_update=traffic.reduced_bytes, bytes_without_no_sync=every_step
+        )
     gradient = parameters * GRADIENT_BYTES if batch.world_size > 1 else 0
     exact = exact_cost(recipe, batch.world_size, gradient)
     reduced = gradient if exact is None or exact.bytes_per_update is None else exact.bytes_per_update

@@ -180,6 +180,31 @@ def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
+    """What a ZeRO stage lacks."""
+    settings, precision = recipe.parallel.deepspeed, recipe.train.precision
+    if recipe.parallel.engine != "deepspeed":
+        return
+    if settings.offload_optimizer and settings.stage == 0:
+        yield Mistake(
+            "parallel.deepspeed.offload_optimizer",
+            "ZeRO stage 0 shares out nothing, and offloads nothing",
+            "Set parallel.deepspeed.stage=1, 2 or 3",
+        )
+    if settings.offload_parameters and settings.stage < 3:
+        yield Mistake(
+            "parallel.deepspeed.offload_parameters",
+            f"ZeRO stage {settings.stage} keeps the parameters whole on every rank",
+            "Set parallel.deepspeed.stage=3",
+        )
+    if settings.stage == 0 and precision != "fp32":
+        yield Mistake(
+            "parallel.deepspeed.stage",
+            f"ZeRO stage 0 trains in fp32 only here, not in {precision}",
+            "Set parallel.deepspeed.stage=1, which also holds a whole model, or parallel.engine=ddp",
+        )
+
+
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -297,6 +322,7 @@ _RULES = (
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
+    (_deepspeed_stage_can, ("parallel", "train")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),
