@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from launcher.errors import Mistake
 from launcher.recipe.engines import Abilities, engines_that
 from launcher.recipe.node_range import MOST_ELASTIC_NODES
-from launcher.recipe.schema import Recipe, Section
+from launcher.recipe.schema import BatchSection, Recipe, Section
 
 
 def broken_rules(recipe: Recipe, unknown: Collection[str] = ()) -> Iterator[Mistake]:
@@ -39,6 +39,9 @@ def _one_thing_to_run(recipe: Recipe) -> Iterator[Mistake]:
 
 def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
     batch = recipe.batch
+    if batch.micro == "auto":
+        yield from _auto_finds_the_rest(batch)
+        return
     given = {"global": batch.global_, "micro": batch.micro, "accumulation": batch.accumulation}
     present = [key for key, value in given.items() if value is not None]
     if len(present) >= 2:
@@ -51,6 +54,43 @@ def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
     }[tuple(present)]
     only = f"only {present[0]} is" if present else "none is"
     yield Mistake("batch", f"two of global, micro and accumulation are needed, and {only} given", cure)
+
+
+def _auto_finds_the_rest(batch: BatchSection) -> Iterator[Mistake]:
+    if batch.global_ is None:
+        yield Mistake(
+            "batch.micro",
+            "auto needs batch.global, the samples of one update over all ranks: it says how many micro-steps they make",
+            "Write for example batch: {global: 256, micro: auto}",
+        )
+    if batch.accumulation is not None:
+        yield Mistake(
+            "batch.accumulation",
+            "cannot be chosen with batch.micro=auto: it follows from what fits",
+            "Delete it, or give it instead of batch.micro",
+        )
+
+
+def _auto_can_be_tried(recipe: Recipe) -> Iterator[Mistake]:
+    if recipe.batch.micro != "auto":
+        return
+    for asked, key, what in (
+        (recipe.script is not None and recipe.task is None, "script", "a script loads and steps by itself"),
+        (recipe.train.exact_ranks is not None, "train.determinism", "exact bits follow from the micro-batch"),
+        (
+            recipe.parallel.sync_batchnorm,
+            "parallel.sync_batchnorm",
+            "ranks meet in each forward pass, where one that runs out of memory leaves the others waiting",
+        ),
+        (
+            not recipe.parallel.abilities.recovers_memory,
+            "parallel.engine",
+            f"{recipe.parallel.engine} lets ranks wait for each other in a forward or backward, where one may run out "
+            f"of memory alone (those that do not: {engines_that(lambda can: can.recovers_memory)})",
+        ),
+    ):
+        if asked:
+            yield Mistake("batch.micro", f"auto does not go with {key}: {what}", "Give a number")
 
 
 def _schedule_leads_to_a_global_batch(recipe: Recipe) -> Iterator[Mistake]:
@@ -268,6 +308,7 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
 _RULES = (
     (_one_thing_to_run, ("task", "script")),
     (_two_of_the_batch, ("batch",)),
+    (_auto_can_be_tried, ("batch", "task", "script", "train", "parallel")),
     (_schedule_leads_to_a_global_batch, ("batch",)),
     (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),

@@ -78,7 +78,9 @@ class BatchSection(Section):
     """How many samples an update sees; give any two of global, micro and accumulation."""
 
     global_: Count | None = Field(default=None, alias="global", description="Samples per update over all ranks.")
-    micro: Count | None = Field(default=None, description="Samples per micro-step of one rank.")
+    micro: Literal["auto"] | Count | None = Field(
+        default=None, description="Samples per micro-step of one rank; auto is the most that fits, found by trying."
+    )
     accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
     tail: Literal["keep", "drop"] = Field(
         default="keep", description="The short last window of an epoch: step on what it has, or drop it."
