@@ -24,10 +24,19 @@ def prove(
     from launcher.cli.prove_here import prove_here
     from launcher.cli.request import read_request
     from launcher.errors import Mistake, RequestError
+    from launcher.recipe.engines import engines_that
 
     request = read_request(recipe, overrides or [])
     if request.plan.recipe.script is not None:
         mistake = Mistake("script", "a script has a loop of its own, which cannot be proved", "Write a task instead")
+        raise RequestError([mistake]).located(request.loaded.marks)
+    parallel = request.plan.recipe.parallel
+    if not parallel.abilities.proves:
+        mistake = Mistake(
+            "parallel.engine",
+            f"{parallel.engine} does not show the gradients that a proof compares",
+            f"Prove with parallel.engine={engines_that(lambda can: can.proves)}: the window is the same",
+        )
         raise RequestError([mistake]).located(request.loaded.marks)
     if request.plan.topology.nodes > 1:
         raise request.several_machines()

@@ -62,6 +62,11 @@ class Window:
         starts = range(self.first + low * self.micro, min(self.first + high * self.micro, end), self.micro)
         return tuple(MicroBatch(start, min(self.micro, end - start)) for start in starts)
 
+    @property
+    def most_steps(self) -> int:
+        """Micro-steps of the busiest rank, K."""
+        return max(micro_steps(self.samples, self.micro, self.world_size, self.virtual_ranks))
+
     def virtual_steps(self, rank: int) -> tuple[int, ...]:
         """The micro-steps of each virtual rank that a rank owns, in order; without virtual ranks, of the rank itself.
 

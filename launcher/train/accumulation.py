@@ -71,6 +71,7 @@ class Accumulation:
         progress: is told how far this rank is; None tells nobody.
         seed: where given, random numbers are drawn anew for each micro-batch, so that dropout does not depend on which
             rank takes it.
+        filler: makes a micro-batch of weight zero, for engines whose ranks need equal micro-steps.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Accumulation:
         scale: Callable[[Tensor], Tensor],
         progress: Progress | None = None,
         seed: int | None = None,
+        filler: Callable[[], MicroBatchData] | None = None,
     ) -> None:
         self._engine = engine
         self._losses = losses
@@ -92,6 +94,8 @@ class Accumulation:
         self._scale = scale
         self._progress = progress or Progress()
         self._seed = seed
+        self._make_filler = filler
+        self._filler: MicroBatchData | None = None
 
     def accumulate(self, loaded: LoadedWindow) -> Tensor:
         """Run the micro-steps of one window that is not empty; gradients are reduced at the last one.
@@ -102,6 +106,14 @@ class Accumulation:
             This rank's part of the window's losses, float64, [T]; the parts of all ranks add up to their means.
         """
         losses = WindowLosses(self._weights, loaded.totals)
+        if self._engine.equal_steps:
+            self._take_steps_together(loaded, losses)
+        else:
+            self._take_own_steps(loaded, losses)
+        self._progress.has_computed()
+        return losses.sums(self._engine.device)
+
+    def _take_own_steps(self, loaded: LoadedWindow, losses: WindowLosses) -> None:
         last = len(loaded.micro_batches) - 1
         for step, micro_batch in enumerate(loaded.micro_batches):
             boundary = step == last
@@ -117,8 +129,32 @@ class Accumulation:
         if not loaded.micro_batches and self._engine.needs_every_gradient:
             self._progress.has_computed()
             self._engine.micro_step(touch_all, boundary=True)
-        self._progress.has_computed()
-        return losses.sums(self._engine.device)
+
+    def _take_steps_together(self, loaded: LoadedWindow, losses: WindowLosses) -> None:
+        """As many micro-steps as the busiest rank has, those without items of this rank's with weight zero.
+
+        Ranks that hold parts of the model gather it in every forward pass, and each must be there.
+        """
+        steps = loaded.window.most_steps
+        for step in range(steps):
+            boundary = step == steps - 1
+            self._progress.begins_micro_step(step, steps)
+            own = loaded.micro_batches[step] if step < len(loaded.micro_batches) else None
+            if own is not None and any(own.items.values()):
+                forward = partial(self._forward, micro_batch=own, losses=losses, touches=False, last=boundary)
+            else:
+                forward = partial(self._fill, last=boundary)
+            self._engine.micro_step(forward, boundary=boundary)
+
+    def _fill(self, model: nn.Module, last: bool) -> Tensor | None:
+        if self._filler is None:
+            if self._make_filler is None:
+                raise RuntimeError("this engine needs equal micro-steps, and nothing to fill them with was given")
+            self._filler = self._make_filler()
+        total = self._edition(self._losses, model, self._filler.data, _nothing, self._precision)
+        if last:
+            self._progress.has_computed()
+        return total
 
     def _begin(self, window: Window, step: int) -> None:
         self._engine.begin(window, step)
@@ -149,3 +185,8 @@ class Accumulation:
             nothing = touch_all(model)
             return nothing if total is None else total + nothing
         return total
+
+
+def _nothing(loss: Loss) -> Tensor:
+    """Zero, with the graph of the loss."""
+    return loss.value.float() * 0.0

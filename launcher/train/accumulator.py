@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from launcher.plan.planner import Plan, with_facts
 from launcher.train.engines.gradients import clip_to_norm, trained
+from launcher.train.gradient_step import step_on_gradient
 from launcher.train.own_loop.counting import CountItems, Portion, WindowCounter
 from launcher.train.own_loop.model import check_optimizer, gradient_sync
 from launcher.train.own_loop.planned import PlannedBatches, even_portions, plan_of_launch, set_planned_rate
 from launcher.train.own_loop.unwrap import Scheduler, unwrap_optimizer, unwrap_scheduler
 from launcher.train.own_loop.window import OpenWindow
-from launcher.train.stepping import step_on_gradient
 from launcher.train.task_losses import ONLY
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
 from launcher.train.progress import Progress
 from launcher.train.randomness import seed_everything
+from launcher.train.snapshot import Numbers, optimizer_kind
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
 from launcher.train.task import SampleSource, Task
@@ -42,6 +44,7 @@ class Job:
         weights: name → weight of each loss.
         accumulation: takes a window through forward and backward.
         stepper: steps once per window.
+        optimizer_kind: whose memory the state of the optimizer is.
         results: makes results of what updates measured.
         guard: watches that the ranks hold the same parameters.
         finite: watches that numbers are finite.
@@ -58,6 +61,7 @@ class Job:
     weights: Mapping[str, float]
     accumulation: Accumulation
     stepper: Stepper
+    optimizer_kind: Numbers
     results: StepResults
     guard: ParameterGuard
     finite: FiniteGuard
@@ -130,6 +134,8 @@ def build_job(
     engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
+    kind = optimizer_kind(optimizer, engine.model)
+    engine.hold(optimizer)
     half = recipe.train.precision == "fp16"
     skips = recipe.guard.non_finite == "skip"
     stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
@@ -142,6 +148,7 @@ def build_job(
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
     exact = recipe.train.exact_ranks is not None
     shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
+    loader = WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
     return Job(
         plan=plan,
         task=task,
@@ -156,12 +163,14 @@ def build_job(
             stepper.scale,
             progress,
             seed=recipe.train.seed if exact else None,
+            filler=partial(loader.filler, plan.batch.micro),
         ),
         stepper=stepper,
+        optimizer_kind=kind,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact),
+        windows=loader,
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,

@@ -167,6 +167,26 @@ class WindowLoader:
     def __iter__(self) -> Iterator[LoadedWindow]:
         return self._counted() if self._losses.count_items else self._as_planned()
 
+    def filler(self, samples: int) -> MicroBatchData:
+        """A micro-batch that a rank computes with weight zero, while others are at one of their own.
+
+        It has the first samples of the data that every loss has items in, so that no mean over nothing spoils it.
+
+        Args:
+            samples: how many it has, at most.
+
+        Raises:
+            ValueError: there are none.
+        """
+        move = to_device(self._engine.device)
+        for first in range(0, len(self._batches), samples):
+            indices = list(range(first, min(first + samples, len(self._batches))))
+            (batch,) = self._batches.here([Wanted(0, indices)])
+            items = self._losses.items(batch, len(indices))
+            if all(items.values()):
+                return MicroBatchData(move(batch), items)
+        raise ValueError(f"no {samples} samples that follow one another have items of every loss")
+
     def _as_planned(self) -> Iterator[LoadedWindow]:
         """Items are samples: the plan knows their number, and nothing is communicated."""
         move, names = to_device(self._engine.device), self._losses.names

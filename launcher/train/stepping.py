@@ -1,15 +1,12 @@
-"""The optimizer step of an update: unscale, clip, step, in this order and in this place only."""
+"""The optimizer step of an update, at the learning rate of the plan."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from launcher.plan.learning_rate import LearningRatePlan
 from launcher.train.engines.base import Engine
-from launcher.train.engines.gradients import gradients_of, squared_norm
 from launcher.train.optimizer import set_learning_rate
 from launcher.train.snapshot import Numbers
 
@@ -74,21 +71,14 @@ class Stepper:
             This rank's part of the square of the gradient's norm before clipping, a float64 scalar.
         """
         set_learning_rate(self.optimizer, self._rate.factor(update, self.skipped))
-        if self._skips and not self._finite():
+        if self._skips and not self._engine.finite():
             self.skipped += 1
             square = self._engine.clip(None)
             self.optimizer.zero_grad(set_to_none=True)
             return square
-        applied, square = step_on_gradient(self.optimizer, self._scaler, lambda: self._engine.clip(self._max_norm))
+        applied, square = self._engine.step(self.optimizer, self._scaler, self._max_norm)
         self.skipped += not applied
         return square
-
-    def _finite(self) -> bool:
-        """Whether the gradient is; all ranks hold the same one and find the same. The host waits for this one answer.
-
-        Each rank looks at all of it: its part of the norm would not do.
-        """
-        return bool(squared_norm(gradients_of(self._engine.model)).isfinite())
 
     def state(self) -> Numbers:
         """What the optimizer itself does not remember."""
@@ -104,31 +94,3 @@ class Stepper:
         """Pass over an update whose window had no items; a float64 zero, the square of no gradient's norm."""
         self.skipped += 1
         return torch.zeros((), dtype=torch.float64, device=self._engine.device)
-
-
-def step_on_gradient(
-    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: Callable[[], Tensor]
-) -> tuple[bool, Tensor]:
-    """Unscale the reduced gradient, clip it, step on it and clear it.
-
-    Args:
-        optimizer: holds the gradient.
-        scaler: scaled the losses of the window; it may be disabled.
-        clip: clips the gradient, if it is to be, and returns the square of its norm before.
-
-    Returns:
-        Whether the step was taken, and what `clip` returned. It is left out where fp16 made the gradient overflow.
-    """
-    scaler.unscale_(optimizer)
-    square = clip()
-    scaler.step(optimizer)
-    applied = True
-    if scaler.is_enabled():
-        one = torch.ones((), device=square.device)
-        before = scaler.scale(one)
-        scaler.update()
-        # The scale falls when, and only when, a gradient was not finite and the step was left out. The host waits for
-        # this one answer: the next update's learning rate depends on it.
-        applied = bool(scaler.scale(one) >= before)
-    optimizer.zero_grad(set_to_none=True)
-    return applied, square

@@ -29,11 +29,7 @@ from launcher.train.snapshot import (
     Numbers,
     OtherModelError,
     Tensors,
-    load_model_state,
-    load_optimizer_state,
     model_state,
-    optimizer_kind,
-    optimizer_state,
     randomness,
     restore_randomness,
 )
@@ -123,9 +119,9 @@ class RunSaver:
         folder = Path(begun)
         reports = engine.gather(_attempt(lambda: self._write_own(folder)))
         self._saved_at = monotonic()
+        captured = self._captured(window)  # with all ranks, of which each may hold a part
         if engine.rank != 0:
             return
-        captured = self._captured(window)
         if self._settings.background:
             self._under_way = self._writer.submit(self._complete, folder, self._copied(captured), reports)
         else:
@@ -176,11 +172,10 @@ class RunSaver:
             "threads": torch.get_num_threads(),
             "stepper": job.stepper.state(),
             "results": job.results.state(),
-            _KIND: optimizer_kind(job.stepper.optimizer, job.engine.model),
+            _KIND: job.optimizer_kind,
         }
-        return Captured(
-            window.update + 1, model_state(job.engine.model), optimizer_state(job.stepper.optimizer), numbers
-        )
+        optimizer = job.engine.optimizer_state(job.stepper.optimizer)
+        return Captured(window.update + 1, job.engine.model_state(), optimizer, numbers)
 
     def _warn(self, update: int, failed: _Failed) -> None:
         if self._job.engine.rank == 0:
@@ -245,7 +240,7 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
             [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
         )
     try:
-        load_model_state(job.engine.model, _tensors(folder, _MODEL, numbers))
+        job.engine.load_model_state(_tensors(folder, _MODEL, numbers))
     except OtherModelError as other:
         cure = "Set the model back, or begin another run with another --run-id"
         raise RequestError([Mistake("task", f"the run was begun with another model: {other}", cure)]) from None
@@ -263,10 +258,10 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
 
 def _load_optimizer(state: Tensors, numbers: Numbers, job: Job, say: Say) -> None:
     """Give the optimizer its memory back, unless it is that of another one: only a fork gets so far with it."""
-    now = optimizer_kind(job.stepper.optimizer, job.engine.model)
+    now = job.optimizer_kind
     was = numbers.get(_KIND, now)  # checkpoints from before it was noted
     if was == now:
-        load_optimizer_state(job.stepper.optimizer, state)
+        job.engine.load_optimizer_state(job.stepper.optimizer, state)
         return
     same = was["algorithm"] == now["algorithm"]
     what = "it had other parameters" if same else f"it was {was['algorithm']}, and is {now['algorithm']} now"

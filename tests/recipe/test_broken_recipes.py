@@ -101,6 +101,13 @@ BROKEN: dict[str, Broken] = {
     "dotted key in a file": Broken(
         f"{RECIPE}optimizer.lr: 0.1\n", "recipe.yaml:6: optimizer.lr: unknown key. In a file, write lr under optimizer."
     ),
+    # What an engine cannot
+    "exact on a sharding engine": Broken(
+        f"{RECIPE}parallel: {{engine: fsdp}}\n",
+        "command line: train.determinism: exact adds gradients in one order, whatever the number of ranks, which "
+        "parallel.engine=fsdp cannot. Set it back, or parallel.engine=ddp.",
+        overrides=("train.determinism=exact", "train.virtual_ranks=4"),
+    ),
     # Types
     "text for a number": Broken(
         f"{RECIPE}optimizer: {{lr: fast}}\n", "recipe.yaml:6: optimizer.lr: must be a number above 0, not 'fast'."
@@ -166,7 +173,8 @@ BROKEN: dict[str, Broken] = {
         "recipe.yaml:6: parallel.find_unused_parameters: must be true or false, not 'yes'. Write true.",
     ),
     "engine that does not exist": Broken(
-        f"{RECIPE}parallel: {{engine: fsdp}}\n", "recipe.yaml:6: parallel.engine: must be ddp, not 'fsdp'."
+        f"{RECIPE}parallel: {{engine: horovod}}\n",
+        "recipe.yaml:6: parallel.engine: must be ddp, accelerate, deepspeed or fsdp, not 'horovod'.",
     ),
     "optimizer that does not exist": Broken(
         f"{RECIPE}optimizer: {{name: adam}}\n",

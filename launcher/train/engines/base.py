@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from launcher.plan.windows import Window
 from launcher.train.engines.small_reductions import Operation, PendingValues
+from launcher.train.snapshot import Tensors
 
 Forward: TypeAlias = Callable[[nn.Module], Tensor | None]
 """The forward pass of a micro-step with the model: the scalar to take backward, or None if it did so itself."""
@@ -40,6 +41,8 @@ class Engine(Protocol):
         device: where this rank's model lives.
         model: the user's model, which forward passes are made with.
         needs_every_gradient: whether every parameter must get a gradient on every rank at the boundary.
+        equal_steps: whether all ranks must go through every forward pass together, since none holds the whole model:
+            those with fewer micro-steps take others of weight zero.
     """
 
     rank: int
@@ -47,6 +50,15 @@ class Engine(Protocol):
     device: torch.device
     model: nn.Module
     needs_every_gradient: bool
+    equal_steps: bool
+
+    def hold(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the optimizer of the model's parameters; to be called once, before anything is trained or loaded.
+
+        Args:
+            optimizer: the optimizer; its parameter groups stay where learning rates are set.
+        """
+        ...
 
     def begin(self, window: Window, step: int) -> None:
         """To be called before each of this rank's micro-batches, also one without items, which has no micro-step.
@@ -95,6 +107,46 @@ class Engine(Protocol):
             This rank's part of the square of its L2 norm before, a float64 scalar; the parts of all ranks add up to
             it, and they are added with the losses.
         """
+        ...
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float | None
+    ) -> tuple[bool, Tensor]:
+        """Unscale the reduced gradient, clip it, step on it and clear it, after `reduce`.
+
+        Args:
+            optimizer: the one that the engine holds.
+            scaler: scaled the losses of the window; it may be disabled.
+            max_norm: the largest norm; None does not clip.
+
+        Returns:
+            Whether the step was taken, the same on every rank, and what `clip` returns. It is left out where fp16 made
+            the gradient overflow.
+        """
+        ...
+
+    def finite(self) -> bool:
+        """Whether the reduced gradient is finite, the same on every rank; the host waits for the answer."""
+        ...
+
+    def model_state(self) -> Tensors:
+        """The whole parameters and buffers, on rank 0; every rank must ask, and others may be given less."""
+        ...
+
+    def load_model_state(self, state: Tensors) -> None:
+        """Give the model whole parameters and buffers, which every rank has.
+
+        Raises:
+            OtherModelError: they are those of another model.
+        """
+        ...
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
+        """What the optimizer remembers of each parameter as a whole, on rank 0; every rank must ask."""
+        ...
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+        """Give the optimizer its memory back, of which every rank has the whole."""
         ...
 
     def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:

@@ -16,9 +16,10 @@ from launcher.train.engines.comm_hook import BucketLog, add_and_log
 from launcher.train.engines.gradients import clip_replicated, squared, touch_all, trained_bytes
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
+from launcher.train.engines.whole_model import WholeModel
 
 
-class DdpEngine:
+class DdpEngine(WholeModel):
     """Gradient sync by DistributedDataParallel over the default process group, overlapped with the last backward.
 
     One backward per micro-step: DDP takes the first gradient that a parameter gets after a forward pass for the last.

@@ -19,9 +19,10 @@ from launcher.train.engines.bucket_reduction import BucketReduction
 from launcher.train.engines.gradients import clip_replicated, l2_norm, squared, trained
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
+from launcher.train.engines.whole_model import WholeModel
 
 
-class DeferredEngine:
+class DeferredEngine(WholeModel):
     """Gradient sync by one all-reduce of each bucket after the boundary's last backward.
 
     Exact for any number of backwards in a micro-step, in any order. The reduction is not overlapped with a backward.

@@ -19,9 +19,10 @@ from launcher.train.engines.gradients import clip_to_norm, l2_norm, squared, squ
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.small_reductions import LocalValues, Operation, PendingValues, ReducedValues
 from launcher.train.engines.tree_exchange import Exchanged, TreeExchange
+from launcher.train.engines.whole_model import WholeModel
 
 
-class ExactEngine:
+class ExactEngine(WholeModel):
     """Gradient sync in one order of additions, whatever the number of ranks.
 
     Each virtual rank adds the gradients of its micro-batches in turn; a balanced binary tree adds those of the virtual

@@ -11,9 +11,10 @@ from launcher.plan.windows import Window
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.gradients import clip_to_norm, gradients_of, own_gradients, squared_norm
 from launcher.train.engines.small_reductions import LocalValues, Operation, PendingValues
+from launcher.train.engines.whole_model import WholeModel
 
 
-class SingleEngine:
+class SingleEngine(WholeModel):
     """The engine of a world of one.
 
     Args:

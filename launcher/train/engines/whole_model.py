@@ -1,0 +1,54 @@
+"""What engines share whose ranks hold the whole model, each its own copy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from launcher.train.engines.gradients import gradients_of, squared_norm
+from launcher.train.gradient_step import step_on_gradient
+from launcher.train.snapshot import Tensors, load_model_state, load_optimizer_state, model_state, optimizer_state
+
+
+class WholeModel:
+    """Each rank steps on the whole gradient, and any of them can keep the whole state.
+
+    Attributes:
+        model: the user's model.
+    """
+
+    equal_steps = False
+    model: nn.Module
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """Clip the reduced gradient, and return this rank's part of the square of its norm before."""
+        raise NotImplementedError
+
+    def hold(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer steps as it is."""
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float | None
+    ) -> tuple[bool, Tensor]:
+        """Step on the gradient that this rank holds, as all others do on theirs."""
+        return step_on_gradient(optimizer, scaler, lambda: self.clip(max_norm))
+
+    def finite(self) -> bool:
+        """Whether the gradient is; each rank looks at all of it, since its part of the norm would not do."""
+        return bool(squared_norm(gradients_of(self.model)).isfinite())
+
+    def model_state(self) -> Tensors:
+        """The model as this rank has it."""
+        return model_state(self.model)
+
+    def load_model_state(self, state: Tensors) -> None:
+        """Give this rank's model its state."""
+        load_model_state(self.model, state)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
+        """What this rank's optimizer remembers."""
+        return optimizer_state(optimizer)
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+        """Give this rank's optimizer its memory back."""
+        load_optimizer_state(optimizer, state)
