@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from launcher.recipe.schema import Recipe
 
+_FIRST = 2  # the first size to try: some models cannot take one sample alone in training
 _NEAR = 3 / 4  # of what fits: a smaller micro-batch would cost more than equal shapes are worth
 
 
@@ -90,6 +91,48 @@ def sizes_between(global_batch: int, world_size: int, fits: int, too_large: int)
     steps = range(-(-global_batch // (too_large * world_size)), -(-global_batch // (fits * world_size)) + 1)
     sizes = {-(-global_batch // (each * world_size)) for each in steps}
     return sorted(size for size in sizes if fits < size < too_large)
+
+
+def find_most(global_batch: int, world_size: int, fits: Callable[[int], bool]) -> tuple[int, int | None]:
+    """Find the largest micro-batch that fits, by trying: ever twice as much, then between what fits and what does not.
+
+    Args:
+        global_batch: samples of the largest window.
+        world_size: ranks, W.
+        fits: tries a size.
+
+    Returns:
+        The largest that fits, 0 if not even one sample does; and the smallest that was tried and does not, if any.
+    """
+    most = most_micro(global_batch, world_size)
+    size, largest = min(_FIRST, most), 0
+    while fits(size):
+        if size == most:
+            return size, None
+        size, largest = min(2 * size, most), size
+    too_large = size
+    between = sizes_between(global_batch, world_size, largest, too_large) if largest else list(range(1, too_large))
+    while between:
+        middle = len(between) // 2
+        if fits(between[middle]):
+            largest, between = between[middle], between[middle + 1 :]
+        else:
+            too_large, between = between[middle], between[:middle]
+    return largest, too_large
+
+
+def unseen_limits(recipe: Recipe, device: str) -> Iterator[str]:
+    """The warning where running out of memory is not told.
+
+    Args:
+        recipe: the recipe.
+        device: where it is trained.
+    """
+    if recipe.batch.micro == "auto" and device == "cpu":
+        yield (
+            "batch.micro=auto on a CPU: the system ends a process that takes too much memory, and nothing smaller is "
+            "tried then; give a number where memory is short."
+        )
 
 
 def even_micro(global_batch: int, world_size: int, fits: int) -> int:

@@ -12,7 +12,7 @@ from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
 from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
-from launcher.plan.fitting import FoundMicro
+from launcher.plan.fitting import FoundMicro, unseen_limits
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
@@ -158,7 +158,7 @@ def make_plan(
         length=length,
         learning_rate=rate,
         reduction=reduction,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *unseen_limits(recipe, topology.device)),
         found=tuple(found),
     )
 

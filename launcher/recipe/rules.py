@@ -48,7 +48,7 @@ def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
         return
     cure = {
         (): "Write for example batch: {global: 256, micro: 32}",
-        ("global",): "Add batch.micro, the samples that fit into one forward and backward",
+        ("global",): "Add batch.micro, the samples that fit into one forward and backward (auto finds them)",
         ("micro",): "Add batch.global, the samples of one update over all ranks",
         ("accumulation",): "Add batch.global, the samples of one update over all ranks",
     }[tuple(present)]

@@ -238,7 +238,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 9873408,
     "bytes_without_no_sync": 19746816
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \

@@ -236,7 +236,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 153128,
     "bytes_without_no_sync": 612512
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml <<'END_OF_FILE'

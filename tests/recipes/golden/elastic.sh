@@ -229,7 +229,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "stages": []
   },
   "reduction": null,
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \

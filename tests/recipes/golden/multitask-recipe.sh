@@ -240,7 +240,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 170288,
     "bytes_without_no_sync": 681152
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \

@@ -234,7 +234,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 69032,
     "bytes_without_no_sync": 138064
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \
