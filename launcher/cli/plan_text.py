@@ -184,6 +184,9 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+    if plan.recipe.batch.halves and plan.topology.world_size > 1:
+        why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
+        yield "when", "after", f"the last backward and not during it, {why}"
     yield from _exact_lines(plan)
 
 

@@ -32,6 +32,18 @@ class FoundMicro(BaseModel):
     too_large: int | None = None
 
 
+def since_then(found: Sequence[FoundMicro], before: int, new: FoundMicro) -> tuple[FoundMicro, ...]:
+    """What a run has found by now.
+
+    Args:
+        found: what it had found.
+        before: the micro-batch that it had until then.
+        new: what holds from now on, in place of what had been found for updates to come.
+    """
+    kept = [each for each in found if each.since < new.since]
+    return (*(kept or [FoundMicro(since=0, micro=before)]), new)
+
+
 class Findings(BaseModel):
     """What the launches of a run have found, as its directory keeps it for those to come.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
 from launcher.recipe.engines import Abilities, engines_that
+from launcher.recipe.fitting import hindrances
 from launcher.recipe.node_range import MOST_ELASTIC_NODES
 from launcher.recipe.schema import BatchSection, Recipe, Section
 
@@ -71,26 +72,13 @@ def _auto_finds_the_rest(batch: BatchSection) -> Iterator[Mistake]:
         )
 
 
-def _auto_can_be_tried(recipe: Recipe) -> Iterator[Mistake]:
-    if recipe.batch.micro != "auto":
-        return
-    for asked, key, what in (
-        (recipe.script is not None and recipe.task is None, "script", "a script loads and steps by itself"),
-        (recipe.train.exact_ranks is not None, "train.determinism", "exact bits follow from the micro-batch"),
-        (
-            recipe.parallel.sync_batchnorm,
-            "parallel.sync_batchnorm",
-            "ranks meet in each forward pass, where one that runs out of memory leaves the others waiting",
-        ),
-        (
-            not recipe.parallel.abilities.recovers_memory,
-            "parallel.engine",
-            f"{recipe.parallel.engine} lets ranks wait for each other in a forward or backward, where one may run out "
-            f"of memory alone (those that do not: {engines_that(lambda can: can.recovers_memory)})",
-        ),
-    ):
-        if asked:
-            yield Mistake("batch.micro", f"auto does not go with {key}: {what}", "Give a number")
+def _sizes_can_be_tried(recipe: Recipe) -> Iterator[Mistake]:
+    batch = recipe.batch
+    for key, why in hindrances(recipe):
+        if batch.micro == "auto":
+            yield Mistake("batch.micro", f"auto does not go with {key}: {why}", "Give a number")
+        if batch.on_out_of_memory == "halve":
+            yield Mistake("batch.on_out_of_memory", f"halve does not go with {key}: {why}", "Set it to stop")
 
 
 def _schedule_leads_to_a_global_batch(recipe: Recipe) -> Iterator[Mistake]:
@@ -200,6 +188,16 @@ def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
             )
 
 
+def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
+    launch = recipe.launch
+    if launch.accelerate.config_file is not None and launch.method != "accelerate":
+        yield Mistake(
+            "launch.accelerate.config_file",
+            f"launch.method={launch.method} reads no accelerate config",
+            "Set launch.method=accelerate, or delete the key",
+        )
+
+
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -296,7 +294,9 @@ def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
 
 def _script_has_its_own_batch_schedule(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.script is not None and recipe.task is None:
-        yield from _changed_from_default("batch", recipe.batch, ("global_", "micro", "accumulation", "tail"))
+        yield from _changed_from_default(
+            "batch", recipe.batch, ("global_", "micro", "accumulation", "tail", "on_out_of_memory")
+        )
 
 
 def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...]) -> Iterator[Mistake]:
@@ -308,7 +308,7 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
 _RULES = (
     (_one_thing_to_run, ("task", "script")),
     (_two_of_the_batch, ("batch",)),
-    (_auto_can_be_tried, ("batch", "task", "script", "train", "parallel")),
+    (_sizes_can_be_tried, ("batch", "task", "script", "train", "parallel")),
     (_schedule_leads_to_a_global_batch, ("batch",)),
     (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),
@@ -316,6 +316,7 @@ _RULES = (
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
+    (_accelerate_reads_its_config, ("launch",)),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

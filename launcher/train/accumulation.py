@@ -176,7 +176,9 @@ class Accumulation:
 
         def weigh(loss: Loss) -> Tensor | None:
             number = items[loss.name]
-            return self._scale(losses.weigh(loss, number)) if number else None
+            if number:
+                return self._scale(losses.weigh(loss, number))
+            return _nothing(loss) if self._engine.equal_steps else None  # the others are in its backward
 
         total = self._edition(self._losses, model, micro_batch.data, weigh, self._precision)
         if last:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
 from launcher.errors import LauncherError
 from launcher.recipe.schema import NonFinite
+from launcher.train.engines.parts import own_part
 from launcher.train.step_result import StepResult
 
 _CURE = "Lower optimizer.lr, clip by train.max_grad_norm, or leave such updates out by guard.non_finite=skip"
@@ -47,23 +48,38 @@ class FiniteGuard:
                 f"from the last one by --resume auto. {_CURE}."
             )
 
-    def before_keeping(self, model: nn.Module, update: int) -> None:
+    def before_keeping(
+        self, model: nn.Module, update: int, gather: Callable[[list[str]], list[list[str]]] | None = None
+    ) -> None:
         """To be called before the state after an update (from 1) is kept; the host waits for the answer.
+
+        Args:
+            model: the model, of which this rank may have a part.
+            update: the update.
+            gather: tells all ranks what each has found, where each has another part: they end alike.
 
         Raises:
             NonFiniteError: the state must not be kept. A buffer may hold infinity: it masks what is not attended to.
         """
         if not self._checks:
             return
-        bad = [(name, ~values.detach().isfinite().all()) for name, values in model.named_parameters()]
-        bad += [(name, values.isnan().any()) for name, values in model.named_buffers()]
-        if not bad or not bool(torch.stack([found for _, found in bad]).any()):
+        names = _names_of_bad(model)
+        if gather is not None:
+            names = [name for of_rank in gather(names) for name in of_rank]
+        if not names:
             return
-        names = [name for name, found in bad if bool(found)]
         raise NonFiniteError(
             f"After update {update} {names[0]} is not finite, so no checkpoint was written. The run can go on from the "
             "last one by --resume auto. A buffer of BatchNorm keeps what it saw in an update that was left out."
         )
+
+
+def _names_of_bad(model: nn.Module) -> list[str]:
+    bad = [(name, ~own_part(values).isfinite().all()) for name, values in model.named_parameters()]
+    bad += [(name, values.isnan().any()) for name, values in model.named_buffers()]
+    if not bad or not bool(torch.stack([found for _, found in bad]).any()):
+        return []
+    return [name for name, found in bad if bool(found)]
 
 
 def _not_finite(result: StepResult) -> Iterator[str]:

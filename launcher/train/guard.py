@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from launcher.train.engines.base import Engine
+from launcher.train.engines.parts import own_part
 from launcher.train.engines.small_reductions import PendingValues
 
 _ROW = 1024
+_LEAST = -(2**63)
 # Two odd numbers of SplitMix64 (Steele, Lea and Flood 2014) as int64, so that rows cannot pass for columns.
 _ROWS, _COLUMNS = -7046029254386353131, -4658895280553007687
 
@@ -27,9 +30,10 @@ class _UnderWay:
 
 
 class ParameterGuard:
-    """Compares a checksum of the parameters over the ranks, by one all-reduce of two numbers.
+    """Compares a checksum of the parameters over the ranks, by one all-reduce of two numbers for each part.
 
-    The comparison is begun after an update and read after the next one, so that nothing waits for it.
+    The comparison is begun after an update and read after the next one, so that nothing waits for it. Where the ranks
+    hold the model in parts, those with the same part are compared; with one of each there is nothing to compare.
 
     Args:
         engine: its model is watched.
@@ -38,7 +42,7 @@ class ParameterGuard:
 
     def __init__(self, engine: Engine, every: int) -> None:
         self._engine = engine
-        self._every = every if engine.world_size > 1 else 0
+        self._every = every if engine.world_size > engine.shards else 0
         self._compared = -1
         self._under_way: _UnderWay | None = None
 
@@ -68,15 +72,17 @@ class ParameterGuard:
 
     def _compare(self, update: int) -> None:
         total = combined(checksums(self._engine.model))
-        extremes = self._engine.reduce_over_ranks(torch.stack((total, ~total)), "max")
+        both = torch.full((self._engine.shards, 2), _LEAST, device=total.device)
+        both[self._engine.shard] = torch.stack((total, ~total))
+        extremes = self._engine.reduce_over_ranks(both.flatten(), "max")
         self._under_way, self._compared = _UnderWay(update, extremes), update
 
     def _read(self) -> None:
         if self._under_way is None:
             return
         read, self._under_way = self._under_way, None
-        largest, complement_of_smallest = (int(value) for value in read.extremes.read())
-        if largest != ~complement_of_smallest:
+        values = [int(value) for value in read.extremes.read()]
+        if any(largest != ~of_smallest for largest, of_smallest in zip(values[::2], values[1::2], strict=True)):
             raise DivergedError(f"after update {read.update} {first_difference(self._engine)}")
 
 
@@ -84,23 +90,27 @@ def first_difference(engine: Engine) -> str | None:
     """The first parameter that is not the same on all ranks, and where it differs, in words; None if all are."""
     own = [int(checksum) for checksum in checksums(engine.model)]
     names = [name for name, _ in engine.model.named_parameters()]
-    for name, *of_ranks in zip(names, *engine.gather(own), strict=True):
-        if len(set(of_ranks)) > 1:
-            return f"the parameter {name} is not the same on all ranks: {_who_differs(of_ranks)}"
+    gathered = engine.gather((engine.shard, own))
+    for index, name in enumerate(names):
+        for shard in range(engine.shards):
+            of_ranks = {rank: found[index] for rank, (of, found) in enumerate(gathered) if of == shard}
+            if len(set(of_ranks.values())) > 1:
+                return f"the parameter {name} is not the same on all ranks: {_who_differs(of_ranks)}"
     return None
 
 
-def _who_differs(of_ranks: list[int]) -> str:
-    (common, holders), *_ = Counter(of_ranks).most_common()
+def _who_differs(of_ranks: Mapping[int, int]) -> str:
+    (common, holders), *_ = Counter(of_ranks.values()).most_common()
     if 2 * holders <= len(of_ranks):
-        return "most of them hold one of their own" if len(of_ranks) > 2 else "ranks 0 and 1 hold two"
-    odd = [str(rank) for rank, checksum in enumerate(of_ranks) if checksum != common]
+        two = " and ".join(map(str, of_ranks))
+        return "most of them hold one of their own" if len(of_ranks) > 2 else f"ranks {two} hold two"
+    odd = [str(rank) for rank, checksum in of_ranks.items() if checksum != common]
     return f"rank {odd[0]} differs" if len(odd) == 1 else f"ranks {', '.join(odd)} differ"
 
 
 def checksums(model: nn.Module) -> list[Tensor]:
     """A checksum of the bits of each parameter, int64 scalars on its device."""
-    return [checksum(parameter.detach()) for parameter in model.parameters()]
+    return [checksum(own_part(parameter)) for parameter in model.parameters()]
 
 
 def checksum(values: Tensor) -> Tensor:

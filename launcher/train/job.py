@@ -134,7 +134,7 @@ def build_job(
     """
     progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
-    engine = build_engine(recipe, materials.model, plan.topology.world_size, device)
+    engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
     kind = optimizer_kind(optimizer, engine.model)
@@ -186,7 +186,7 @@ def build_job(
     )
 
 
-def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device) -> Engine:
+def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device, machines: int = 1) -> Engine:
     """What holds the ranks together; with more than one, the process group must be up.
 
     Args:
@@ -194,7 +194,13 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         model: the model, which goes to the device.
         world_size: number of ranks.
         device: the device of this rank.
+        machines: that the ranks are on, as many on each.
+
+    Raises:
+        RequestError: the engine cannot hold this model.
     """
+    if recipe.parallel.engine == "fsdp":
+        return _sharding_engine(recipe, model, world_size, device, machines)
     model = model.to(device)
     if recipe.train.exact_ranks is not None:
         return ExactEngine(model, device, recipe.parallel, world_size, recipe.train.exact_ranks)
@@ -202,9 +208,26 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         return SingleEngine(model, device)
     if recipe.parallel.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
-    if recipe.multitask.backward == "joint":
+    if recipe.parallel.engine == "accelerate":
+        from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
+
+        return AccelerateEngine(model, device, recipe.parallel)
+    if recipe.multitask.backward == "joint" and not recipe.batch.halves:  # ranks agree before anything is reduced
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
+
+
+def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torch.device, machines: int) -> Engine:
+    from launcher.train.engines.fsdp import FsdpEngine  # imports what other engines do not need
+    from launcher.train.engines.sharding import blocks_of, compute_again_in_backward
+
+    settings = recipe.parallel.fsdp
+    if world_size > 1:
+        return FsdpEngine(model, device, settings, copies=machines if settings.replicas == "nodes" else 1)
+    blocks = blocks_of(model, settings.wrap)  # one rank has nobody to share with
+    if settings.checkpoint_activations:
+        compute_again_in_backward(blocks)
+    return SingleEngine(model.to(device), device)
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

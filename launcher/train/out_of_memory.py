@@ -7,6 +7,7 @@ import gc
 import torch
 from torch import nn
 
+from launcher.errors import LauncherError
 from launcher.train.engines.base import Engine
 
 # What PyTorch says where it raises no OutOfMemoryError: of the host's memory, and of libraries of a GPU's.
@@ -18,8 +19,12 @@ _SAYS = (
 )
 
 
-class NoMemoryError(RuntimeError):
-    """Memory ran out, and nothing smaller can be tried; the message says what to do."""
+class NoMemoryError(LauncherError):
+    """Memory ran out, and nothing smaller can be tried: it would run out again."""
+
+
+class MemoryRanOutError(RuntimeError):
+    """Memory ran out; the message says where, and what to do. Another try from the last checkpoint may go better."""
 
 
 def ran_out(error: BaseException) -> bool:

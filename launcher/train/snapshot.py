@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def model_state(model: nn.Module) -> Tensors:
         else:
             first[place] = name
             kept[name] = value.detach()
-    return Tensors(_apart(kept), {_SAME: same})
+    return kept_once(kept, same)
 
 
 def load_model_state(model: nn.Module, state: Tensors) -> None:
@@ -82,12 +82,39 @@ def load_model_state(model: nn.Module, state: Tensors) -> None:
     Raises:
         OtherModelError: it is another model.
     """
-    tensors = dict(state.tensors)
-    tensors |= {name: tensors[kept] for name, kept in state.numbers[_SAME].items()}
-    differs = _difference(tensors, model.state_dict())
+    tensors = under_all_names(state)
+    refuse_other_model(tensors, model.state_dict())
+    model.load_state_dict(tensors)
+
+
+def kept_once(tensors: Mapping[str, Tensor], same: Mapping[str, str]) -> Tensors:
+    """The state of a model of which each memory has one name.
+
+    Args:
+        tensors: name → tensor.
+        same: every other name → the name that its tensor has there.
+    """
+    return Tensors(_apart(tensors), {_SAME: dict(same)})
+
+
+def under_all_names(state: Tensors) -> dict[str, Tensor]:
+    """The tensors of a model's state, a tied weight under each of its names."""
+    return {**state.tensors, **{name: state.tensors[kept] for name, kept in state.numbers[_SAME].items()}}
+
+
+def refuse_other_model(kept: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Make sure that a state is that of a model.
+
+    Args:
+        kept: the tensors of the state under all names.
+        own: those of the model.
+
+    Raises:
+        OtherModelError: it is another model.
+    """
+    differs = _difference(kept, own)
     if differs:
         raise OtherModelError(differs)
-    model.load_state_dict(tensors)
 
 
 class OtherModelError(Exception):
@@ -108,14 +135,21 @@ def _shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape)) or "a number"
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
-    """What an optimizer remembers of each parameter. Its settings are the recipe's, and not kept."""
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, whole: Callable[[Tensor], Tensor] = lambda values: values.detach()
+) -> Tensors:
+    """What an optimizer remembers of each parameter. Its settings are the recipe's, and not kept.
+
+    Args:
+        optimizer: the optimizer.
+        whole: what to keep of each tensor, where a rank has a part of it only.
+    """
     tensors: dict[str, Tensor] = {}
     numbers: Numbers = {}
     for index, remembered in optimizer.state_dict()["state"].items():
         for key, value in remembered.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{key}"] = value.detach()
+                tensors[f"{index}.{key}"] = whole(value)
             elif value is None or isinstance(value, bool | int | float):
                 numbers[f"{index}.{key}"] = value
             else:

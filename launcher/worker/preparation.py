@@ -70,17 +70,6 @@ def _with_what_was_found(plan: Plan, run: RunDirectory, tell: Gather) -> Plan:
     return with_found(plan, found) if found else plan
 
 
-def keep_found(plan: Plan, run: RunDirectory) -> None:
-    """Keep what a run has found by trying for its launches to come, and in its `plan.json`; for rank 0.
-
-    Args:
-        plan: the plan with it.
-        run: the directory of the run.
-    """
-    write_atomically(run.fitting, Findings.of(plan.recipe, plan.found).to_json() + "\n", lasting=True)
-    write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
-
-
 def _with_facts_of_all_ranks(plan: Plan, materials: Materials, tell: Gather) -> Plan:
     """The plan with the length of the data and the size of the model, once all ranks agree about them."""
     facts = (len(materials.train_data), materials.parameters)

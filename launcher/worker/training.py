@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
-from launcher.plan.planner import Plan, with_found
+from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
@@ -17,12 +16,12 @@ from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
 from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
-from launcher.train.micro_search import find_micro
 from launcher.train.step_result import StepResult
 from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
+from launcher.worker.fitting import fitted, keeper
 from launcher.worker.heart import Heart
-from launcher.worker.preparation import keep_found, prepared
+from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
 from launcher.worker.same_data import hold_to_data
 
@@ -60,16 +59,11 @@ def run_training(
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
-        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
-        if plan.recipe.batch.micro == "auto" and not plan.found:
-            say = print if env.rank == 0 else _nobody
-            plan = with_found(plan, [find_micro(job, ready.materials.train_data, first_update, say)])
-            job.go_on(plan, first_update)
-            job = replace(job, plan=plan)
-            if env.rank == 0:
-                keep_found(plan, run)
         if plan.recipe.checkpoint.wanted:
-            refuse_what_cannot_be_kept(job.engine.model)
+            refuse_what_cannot_be_kept(ready.materials.model)  # while it is whole
+        job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
+        job = fitted(job, ready.materials.train_data, first_update, run)
+        plan = job.plan
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print, generation) if plan.recipe.checkpoint.wanted else None
@@ -86,14 +80,10 @@ def run_training(
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, begins, saver)
+            finished = train(job, log, begins, saver, keeper(env.rank, run))
         finally:
             heart.progress.ends()
             trackers.finish(finished)
-
-
-def _nobody(said: str) -> None:
-    """What one rank says for all of them."""
 
 
 def _use_exact_kernels() -> None:

@@ -25,6 +25,8 @@ class Hungry(Task):
         dropout: share of a layer's outputs that are dropped at random.
         fails: rank → which of its calls of `loss`, from 1, fail all the same.
         where: what fails, backward or forward.
+        dies: rank → which of its calls raise another error.
+        once: a folder, in which each failure leaves a mark that keeps it from happening again.
         journal: a folder in which each rank keeps the sizes of its micro-batches.
     """
 
@@ -34,12 +36,16 @@ class Hungry(Task):
         dropout: float = 0.0,
         fails: dict[str, list[int]] | None = None,
         where: str = "backward",
+        dies: dict[str, list[int]] | None = None,
+        once: str = "",
         journal: str = "",
     ) -> None:
         self.most = most
         self.dropout = dropout
         self.fails = (fails or {}).get(os.environ.get("RANK", "0"), [])
+        self.dies = (dies or {}).get(os.environ.get("RANK", "0"), [])
         self.where = where
+        self.once = Path(once) / os.environ.get("RANK", "0") if once else None
         self.journal = Path(journal) / os.environ.get("RANK", "0") if journal else None
         self.calls = 0
         generator = torch.Generator().manual_seed(0)
@@ -55,7 +61,9 @@ class Hungry(Task):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, targets = batch
         self.calls += 1
-        fails = len(inputs) > self.most or self.calls in self.fails
+        if self.calls in self.dies and self.happens("dies"):
+            raise ValueError("bad pixel in sample 17")
+        fails = len(inputs) > self.most or (self.calls in self.fails and self.happens("fails"))
         if self.journal is not None:
             with self.journal.open("a") as file:
                 file.write(f"{len(inputs)}{' fails' if fails else ''}\n")
@@ -63,6 +71,16 @@ class Hungry(Task):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         outputs = model(inputs)
         return functional.mse_loss(Fails.apply(outputs) if fails else outputs, targets)  # type: ignore[no-untyped-call]  # torch's
+
+    def happens(self, what: str) -> bool:
+        """Whether a failure has not happened before, if it is to happen once."""
+        if self.once is None:
+            return True
+        try:
+            self.once.with_name(f"{self.once.name}.{what}.{self.calls}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
 
 class Net(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from launcher.plan.windows import Window
 from launcher.train.engines.small_reductions import Operation, PendingValues
 from launcher.train.snapshot import Tensors
 
+T = TypeVar("T")
 Forward: TypeAlias = Callable[[nn.Module], Tensor | None]
 """The forward pass of a micro-step with the model: the scalar to take backward, or None if it did so itself."""
 
@@ -22,12 +23,16 @@ class Reductions:
     """Gradient all-reduces of a window as they really happened, counted where they are issued.
 
     Attributes:
-        calls: how many there were.
+        calls: how many there were; of an engine that holds the model in parts, its reduce-scatters too.
         bytes: what was handed to them.
+        gathers: all-gathers of parameters, where ranks hold parts of them.
+        gathered_bytes: what these gave.
     """
 
     calls: int = 0
     bytes: int = 0
+    gathers: int = 0
+    gathered_bytes: int = 0
 
 
 class Engine(Protocol):
@@ -43,6 +48,9 @@ class Engine(Protocol):
         needs_every_gradient: whether every parameter must get a gradient on every rank at the boundary.
         equal_steps: whether all ranks must go through every forward pass together, since none holds the whole model:
             those with fewer micro-steps take others of weight zero.
+        sees_parts: whether `part_squares` can be asked.
+        shards: in how many parts the ranks hold the parameters, 1 where each has them whole.
+        shard: which of them is this rank's; ranks with the same one hold the same values.
     """
 
     rank: int
@@ -51,12 +59,23 @@ class Engine(Protocol):
     model: nn.Module
     needs_every_gradient: bool
     equal_steps: bool
+    sees_parts: bool
+    shards: int
+    shard: int
 
     def hold(self, optimizer: torch.optim.Optimizer) -> None:
         """Take over the optimizer of the model's parameters; to be called once, before anything is trained or loaded.
 
         Args:
             optimizer: the optimizer; its parameter groups stay where learning rates are set.
+        """
+        ...
+
+    def forward_only(self, forward: Callable[[nn.Module], T]) -> T:
+        """A forward pass that is not trained on; with `equal_steps`, all ranks must make it together.
+
+        Args:
+            forward: the forward pass.
         """
         ...
 

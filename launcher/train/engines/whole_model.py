@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from launcher.train.engines.gradients import gradients_of, squared_norm
 from launcher.train.gradient_step import step_on_gradient
 from launcher.train.snapshot import Tensors, load_model_state, load_optimizer_state, model_state, optimizer_state
+
+T = TypeVar("T")
 
 
 class WholeModel:
@@ -18,6 +23,9 @@ class WholeModel:
     """
 
     equal_steps = False
+    sees_parts = True
+    shards = 1
+    shard = 0
     model: nn.Module
 
     def clip(self, max_norm: float | None) -> Tensor:
@@ -26,6 +34,10 @@ class WholeModel:
 
     def hold(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer steps as it is."""
+
+    def forward_only(self, forward: Callable[[nn.Module], T]) -> T:
+        """A forward pass with this rank's model."""
+        return forward(self.model)
 
     def step(
         self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float | None

@@ -1,0 +1,186 @@
+"""FSDP2: each rank holds a part of the parameters, of their gradients and of what the optimizer remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+from launcher.plan.windows import Window
+from launcher.recipe.schema import FsdpSection
+from launcher.train.engines.any_forward import AnyForward
+from launcher.train.engines.base import Forward, Reductions
+from launcher.train.engines.gradients import squared, squared_norm
+from launcher.train.engines.parts import own_part
+from launcher.train.engines.process_group import broadcast_from_first, gather
+from launcher.train.engines.shard_traffic import ShardTraffic
+from launcher.train.engines.sharded_state import (
+    load_whole_model_state,
+    load_whole_optimizer_state,
+    whole_model_state,
+    whole_optimizer_state,
+)
+from launcher.train.engines.sharding import blocks_of, compute_again_in_backward, mesh_of, shard
+from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
+from launcher.train.gradient_step import step_on_gradient
+from launcher.train.snapshot import Tensors
+
+T = TypeVar("T")
+
+
+class FsdpEngine:
+    """Gradient sync by `torch.distributed.fsdp.fully_shard` over the default process group.
+
+    A block's parameters are gathered for its forward and once more for its backward, in every micro-step; gradients
+    are reduced at the boundary, or in every micro-step where the recipe wants to save the memory that they wait in.
+
+    Args:
+        model: the model, on any device: each block goes to the rank's device as it is shared out.
+        device: that device.
+        settings: the recipe's `parallel.fsdp`.
+        copies: of the model, each over as many ranks: one for each machine, or one in all.
+        precision: of the parameters that are gathered and the gradients that are reduced; None: their own.
+
+    Raises:
+        RequestError: the model has not the classes that the recipe names, or cannot be shared out.
+    """
+
+    needs_every_gradient = False
+    equal_steps = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        settings: FsdpSection,
+        copies: int = 1,
+        precision: MixedPrecisionPolicy | None = None,
+    ) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self.device = device
+        self.model = model
+        self.sees_parts = settings.defer_reduction  # what a micro-step reduces is no rank's whole gradient
+        self._defers = settings.defer_reduction
+        self._traffic = ShardTraffic()
+        self._norms: list[Tensor] = []
+        blocks = blocks_of(model, settings.wrap)
+        if settings.checkpoint_activations:
+            compute_again_in_backward(blocks)
+        mesh = mesh_of(device, copies)
+        self._shard_group = mesh.get_group("shard")
+        self.shards, self.shard = dist.get_world_size(self._shard_group), dist.get_rank(self._shard_group)
+        self._root = AnyForward(model)
+        self._modules = shard(self._root, blocks, mesh, settings, precision or MixedPrecisionPolicy(), self._traffic)
+        self._copies = copies
+        self._has_buffers = any(True for _ in model.buffers())
+        self._begins = True  # a window
+
+    def hold(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer steps on this rank's parts as it is."""
+
+    def forward_only(self, forward: Callable[[nn.Module], T]) -> T:
+        """A forward pass for which all ranks gather the parameters; they let go of them after it."""
+        found: T = self._root(forward)
+        for module in self._modules:
+            module.reshard()
+        self._traffic.take()  # is no part of a window
+        return found
+
+    def begin(self, window: Window, step: int) -> None:
+        """The rank's own gradient is one sum, whichever micro-batch adds to it."""
+
+    def micro_step(self, forward: Forward, *, boundary: bool) -> None:
+        """Forward and backward, together with all other ranks."""
+        if self._begins and self._has_buffers:
+            self.share_buffers()
+        self._begins = boundary
+        self._modules[0].set_requires_gradient_sync(boundary or not self._defers)
+        if self._copies > 1:
+            self._modules[0].set_requires_all_reduce(boundary)  # copies of the model add up their parts once
+        loss = self._root(forward)
+        if loss is None:
+            raise RuntimeError("FsdpEngine takes the loss of a micro-step backward itself, once")
+        loss.backward()
+
+    def reduce(self) -> Reductions:
+        """What was issued in the window.
+
+        FSDP leaves a parameter out that no forward pass has used, and the ranks need not agree about which.
+        """
+        reductions, self._norms = self._traffic.take()
+        unused = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if unused:
+            raise RuntimeError(
+                f"{unused[0]} has no gradient: the loss does not use every parameter. Freeze those it never uses, or "
+                "set parallel.engine=ddp and parallel.find_unused_parameters=true"
+            )
+        return reductions
+
+    def watch_parts(self, watch: bool) -> None:
+        """Take the norm of this rank's own gradient from now on, or no more."""
+        self._traffic.take_norms = watch
+
+    def part_squares(self) -> list[Tensor]:
+        """The squared norm of this rank's own gradient."""
+        return [squared(self._norms)] if self._norms else []
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """Clip the reduced gradient, of which this rank has a part."""
+        gradients = self._gradients()
+        square = squared_norm(gradients)
+        if max_norm is not None:
+            whole = square.clone()
+            dist.all_reduce(whole, group=self._shard_group)
+            scale = (max_norm / (whole.sqrt() + 1e-6)).clamp(max=1.0)
+            for gradient in gradients:
+                gradient.mul_(scale)
+        return square if self.rank < self.shards else torch.zeros_like(square)  # of one copy of the model
+
+    def _gradients(self) -> list[Tensor]:
+        """This rank's parts of the gradients."""
+        return [own_part(parameter.grad) for parameter in self.model.parameters() if parameter.grad is not None]
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float | None
+    ) -> tuple[bool, Tensor]:
+        """Step on this rank's parts; the scaler hears of what overflows on any rank."""
+        return step_on_gradient(optimizer, scaler, lambda: self.clip(max_norm))
+
+    def finite(self) -> bool:
+        """Whether the gradient is, all parts of it."""
+        infinite = (~squared_norm(self._gradients()).isfinite()).to(torch.int32)
+        dist.all_reduce(infinite, dist.ReduceOp.MAX)
+        return not bool(infinite)
+
+    def model_state(self) -> Tensors:
+        """The whole model, on rank 0."""
+        return whole_model_state(self.model, keep=self.rank == 0)
+
+    def load_model_state(self, state: Tensors) -> None:
+        """Take this rank's parts of a whole model."""
+        load_whole_model_state(self.model, state)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
+        """What the optimizers of all ranks remember, put together on rank 0."""
+        return whole_optimizer_state(optimizer, keep=self.rank == 0)
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+        """Take this rank's parts of what the optimizer remembered."""
+        load_whole_optimizer_state(optimizer, state)
+
+    def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:
+        """Begin to reduce a small vector over all ranks."""
+        return ReducedValues(values, operation)
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small object of every rank."""
+        return gather(value)
+
+    def share_buffers(self) -> None:
+        """Give every rank the buffers of rank 0."""
+        broadcast_from_first(self.model.buffers())

@@ -1,0 +1,131 @@
+"""A model in parts: which of its modules are gathered together, and over which ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint
+
+from launcher.errors import Mistake, RequestError
+from launcher.recipe.schema import FsdpSection
+from launcher.train.engines.process_group import broadcast_from_first, gather
+from launcher.train.engines.shard_traffic import CountedAllGather, CountedReduceScatter, ShardTraffic
+from launcher.train.guard import checksums
+
+_MOST_NAMES = 12
+_WRAP = "parallel.fsdp.wrap"
+
+
+def blocks_of(model: nn.Module, wrap: Sequence[str]) -> list[nn.Module]:
+    """The modules of the classes that the recipe names, outer ones before those in them.
+
+    Args:
+        model: the user's model.
+        wrap: names of classes.
+
+    Raises:
+        RequestError: the model has none of a class.
+    """
+    present = {type(module).__name__: None for module in model.modules() if module is not model}
+    unknown = [name for name in wrap if name not in present and name != type(model).__name__]
+    if unknown:
+        shown = list(present)[:_MOST_NAMES]
+        more = f" and {len(present) - _MOST_NAMES} more" if len(present) > _MOST_NAMES else ""
+        has = f"its classes are {', '.join(shown)}{more}" if shown else "it has no modules in it"
+        cure = "Name the class of its blocks, which are gathered one at a time"
+        raise RequestError([Mistake(_WRAP, f"the model has no {name}; {has}", cure) for name in unknown])
+    return [module for module in model.modules() if type(module).__name__ in wrap]
+
+
+def compute_again_in_backward(blocks: Sequence[nn.Module]) -> None:
+    """Keep what goes into each block, and not what it computes: its forward runs once more before its backward.
+
+    The block stays what it is, and so do the names of its parameters. A block within a block is left as it is.
+    """
+    inner = {id(module) for block in blocks for module in block.modules() if module is not block}
+    for block in blocks:
+        if id(block) not in inner:
+            block.forward = partial(_checkpointed, block.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **named)
+    return checkpoint(forward, *arguments, use_reentrant=False, **named)
+
+
+def mesh_of(device: torch.device, copies: int) -> DeviceMesh:
+    """The ranks: in one row that shares a model out, or in several rows that have a copy each.
+
+    Args:
+        device: of this rank.
+        copies: of the model.
+    """
+    world = dist.get_world_size()
+    if copies == 1:
+        return init_device_mesh(device.type, (world,), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (copies, world // copies), mesh_dim_names=("copy", "shard"))
+
+
+def shard(
+    root: nn.Module,
+    blocks: Sequence[nn.Module],
+    mesh: DeviceMesh,
+    settings: FsdpSection,
+    precision: MixedPrecisionPolicy,
+    traffic: ShardTraffic,
+) -> list[FSDPModule]:
+    """Share out the parameters of a model, each block by itself, and what is in none of them together.
+
+    Gradients are added. FSDP would average them, and each of its modules has to be told.
+
+    Args:
+        root: the module that forward passes enter.
+        blocks: modules in it, outer ones before those in them.
+        mesh: the ranks.
+        settings: the recipe's `parallel.fsdp`.
+        precision: of the parameters that are gathered and the gradients that are reduced.
+        traffic: notes what is issued.
+
+    Returns:
+        The root, and its blocks, outer ones first.
+    """
+    _refuse_numbers(root)
+    _give_all_ranks_the_same(root)
+    for block in reversed(blocks):  # inner ones first: an outer one takes what is left
+        fully_shard(block, mesh=mesh, reshard_after_forward=settings.reshard_after_forward, mp_policy=precision)
+    fully_shard(root, mesh=mesh, reshard_after_forward=False, mp_policy=precision)
+    modules = list(sharded_modules(root))
+    for module in modules:
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no sum of multiples
+        module.set_custom_all_gather(CountedAllGather(traffic))
+        module.set_custom_reduce_scatter(CountedReduceScatter(traffic))
+    return modules
+
+
+def sharded_modules(root: nn.Module) -> Iterator[FSDPModule]:
+    """The modules that gather and let go of their parameters as one, outer ones first."""
+    return (module for module in root.modules() if isinstance(module, FSDPModule))
+
+
+def _refuse_numbers(model: nn.Module) -> None:
+    numbers = [name for name, parameter in model.named_parameters() if not parameter.ndim]
+    if numbers:
+        what = f"fsdp shares out rows, and the parameter {numbers[0].removeprefix('model.')} is a single number"
+        raise RequestError([Mistake("parallel.engine", what, "Give it the shape [1], or parallel.engine=ddp")])
+
+
+def _give_all_ranks_the_same(model: nn.Module) -> None:
+    """What rank 0 has built is what all share out: else a model would be put together from several."""
+    own = [int(checksum) for checksum in checksums(model)]
+    if any(other != own for other in gather(own)):
+        broadcast_from_first(model.parameters())
+    broadcast_from_first(model.buffers())
