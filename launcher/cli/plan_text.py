@@ -72,7 +72,9 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     ranks = plural(batch.world_size, "rank")
     derived = f"{batch.micro} × {batch.accumulation} × {ranks}"
     yield "global batch", f"{batch.global_:,}", _given(plan) if section.global_ else f"= {derived}"
-    if section.micro is None:
+    if plan.found or section.micro == "auto":
+        source = _found(plan)
+    elif section.micro is None:
         source = f"= {batch.global_} / ({batch.accumulation} × {ranks}), rounded up"
     elif section.micro > batch.micro:
         source = f"batch.micro {section.micro}, but the window has no more"
@@ -85,6 +87,17 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     yield "micro-batches", f"{count:,}", f"= {batch.global_} / {batch.micro}{rounded}{last}"
     yield "micro-steps", least_or_most(batch.micro_steps), f"per rank = {count} / {ranks}"
     yield "check", f"{batch.global_:,}", _check(plan)
+
+
+def _found(plan: Plan) -> str:
+    """Where a micro-batch comes from that follows from what fits."""
+    if not plan.found:
+        return f"auto: the most that fits, at most {plan.batch.micro:,}; found before the first update"
+    newest = plan.found[-1]
+    if newest.fits is None:
+        return f"halved when memory ran out in update {newest.since + 1:,}"
+    even = "" if newest.micro == newest.fits else f"; {newest.micro:,} makes a window's parts equal, or no more of them"
+    return f"auto: {newest.fits:,} fit{even}"
 
 
 def _given(plan: Plan) -> str:
@@ -184,6 +197,9 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+    if plan.recipe.batch.halves and plan.topology.world_size > 1:
+        why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
+        yield "when", "after", f"the last backward and not during it, {why}"
     yield from _exact_lines(plan)
 
 

@@ -70,6 +70,11 @@ class RunDirectory:
         return self.path / ".data.json"
 
     @property
+    def fitting(self) -> Path:
+        """The micro-batches that launches of the run have found to fit."""
+        return self.path / ".fitting.json"
+
+    @property
     def generation(self) -> Path:
         """The number of the last launch that took the run over."""
         return self.path / ".generation"

@@ -28,6 +28,7 @@ from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
 from launcher.train.progress import Progress
 from launcher.train.randomness import seed_everything
+from launcher.train.run_windows import RunWindows
 from launcher.train.snapshot import Numbers, optimizer_kind
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
@@ -51,6 +52,7 @@ class Job:
         guard: watches that the ranks hold the same parameters.
         finite: watches that numbers are finite.
         windows: the windows with this rank's micro-batches.
+        go_on: lets `windows` be those of another plan from an update (from 0) on.
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
         should_stop: whether this rank was asked to stop.
@@ -68,6 +70,7 @@ class Job:
     guard: ParameterGuard
     finite: FiniteGuard
     windows: Iterable[LoadedWindow]
+    go_on: Callable[[Plan, int], None]
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
     should_stop: Callable[[], bool]
@@ -156,8 +159,12 @@ def build_job(
     if recipe.parallel.sync_batchnorm and losses.count_items:
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
     exact = recipe.train.exact_ranks is not None
-    shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
-    loader = WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
+
+    def load(of: Plan, first: int) -> WindowLoader:
+        shares = shares_of_rank(of.windows(first), rank, len(data), recipe.train.seed)
+        return WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
+
+    windows = RunWindows(load, plan, first_update)
     return Job(
         plan=plan,
         task=task,
@@ -172,14 +179,15 @@ def build_job(
             stepper.scale,
             progress,
             seed=recipe.train.seed if exact else None,
-            filler=partial(loader.filler, plan.batch.micro),
+            filler=partial(windows.loader.filler, plan.batch.micro),
         ),
         stepper=stepper,
         optimizer_kind=kind,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=loader,
+        windows=windows,
+        go_on=windows.go_on,
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
@@ -213,7 +221,7 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
 
         return AccelerateEngine(model, device, recipe.parallel)
-    if recipe.multitask.backward == "joint":
+    if recipe.multitask.backward == "joint" and not recipe.batch.halves:  # ranks agree before anything is reduced
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
 
