@@ -171,6 +171,9 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+    if plan.recipe.train.accumulate_dtype is not None:
+        after = "" if plan.topology.world_size == 1 else ", whose gradients are reduced after the last backward"
+        yield "added up in", "fp32", f"train.accumulate_dtype: also those of bf16 and fp16 parameters{after}"
     yield from _exact_lines(plan)
 
 

@@ -25,6 +25,8 @@ class Abilities:
         exact: bits need not depend on the number of ranks (`train.determinism: exact`).
         unused_parameters: forward passes may leave parameters out (`parallel.find_unused_parameters`).
         sync_batchnorm: BatchNorm may take its statistics from all ranks (`parallel.sync_batchnorm`).
+        wide_gradients: gradients of half-precision parameters may be added up in fp32 (`train.accumulate_dtype`).
+        compiles: the model may be compiled (`train.compile`).
     """
 
     holds: str
@@ -36,6 +38,8 @@ class Abilities:
     exact: bool
     unused_parameters: bool
     sync_batchnorm: bool
+    wide_gradients: bool = False
+    compiles: bool = False
 
 
 _DDP = Abilities(
@@ -48,6 +52,8 @@ _DDP = Abilities(
     exact=True,
     unused_parameters=True,
     sync_batchnorm=True,
+    wide_gradients=True,
+    compiles=True,
 )
 _ACCELERATE = Abilities(
     holds="each rank a whole copy, wrapped by accelerate",
@@ -59,6 +65,7 @@ _ACCELERATE = Abilities(
     exact=False,
     unused_parameters=True,
     sync_batchnorm=True,
+    compiles=True,
 )
 _SHARDED = Abilities(
     holds="parameters, gradients and optimizer state in parts",

@@ -150,6 +150,18 @@ def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
             "takes statistics from all ranks",
             lambda can: can.sync_batchnorm,
         ),
+        (
+            recipe.train.accumulate_dtype is not None,
+            "train.accumulate_dtype",
+            "adds gradients up in another format than the parameters have",
+            lambda can: can.wide_gradients,
+        ),
+        (
+            recipe.train.compile,
+            "train.compile",
+            "compiles the model",
+            lambda can: can.compiles,
+        ),
     )
     for wanted, key, what, can in asked:
         if wanted and not can(parallel.abilities):
@@ -167,6 +179,16 @@ def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
             "launch.accelerate.config_file",
             f"launch.method={launch.method} reads no accelerate config",
             "Set launch.method=accelerate, or delete the key",
+        )
+
+
+def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
+    """PyTorch cuts what it compiles at the buckets, of which it takes the first one to be of 1 MiB."""
+    if recipe.train.compile and recipe.parallel.engine in ("ddp", "accelerate") and recipe.parallel.bucket_mb < 1:
+        yield Mistake(
+            "parallel.bucket_mb",
+            f"train.compile needs at least 1, not {recipe.parallel.bucket_mb:g}",
+            "Delete it, or set train.compile=false",
         )
 
 
@@ -196,6 +218,12 @@ def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
             "train.determinism",
             "exact goes without parallel.sync_batchnorm, whose statistics follow from the number of ranks",
             "Set one of the two back; GroupNorm and LayerNorm go with exact",
+        )
+    if recipe.train.compile:
+        yield Mistake(
+            "train.determinism",
+            "exact goes without train.compile, which compiles for the shapes that a rank meets, in their order",
+            "Set one of the two back",
         )
 
 
@@ -286,6 +314,7 @@ _RULES = (
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
+    (_compiled_buckets, ("train", "parallel")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

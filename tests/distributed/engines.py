@@ -115,4 +115,5 @@ CURVES: dict[str, tuple[str, ...]] = {
     "accelerate": ("parallel.engine=accelerate",),
     "accelerate, started by accelerate": ("parallel.engine=accelerate", "launch.method=accelerate"),
     "fsdp": ("parallel.engine=fsdp",),
+    "compiled": ("train.compile=true",),
 }
