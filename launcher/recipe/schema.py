@@ -161,14 +161,26 @@ class OptimizerSection(Section):
 class ScheduleSection(Section):
     """The learning rate over the updates of the run."""
 
-    name: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="Shape after the warm-up, from the peak to `final` of it as the run ends."
+    name: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant",
+        description="Shape after the warm-up: from the peak to `final` of it as the run ends, or (step) down at `at`.",
     )
     warmup: Fraction | Annotated[int, Field(ge=0, le=2**62)] = Field(
-        default=0, description="Linear warm-up: a number of updates, or a fraction of all updates (0.1)."
+        default=0, description="Linear warm-up: a number of updates (see `unit`), or a fraction of all updates (0.1)."
     )
     final: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="Learning rate at the end as a fraction of the peak (linear, cosine)."
+    )
+    at: tuple[Annotated[float, Field(gt=0, lt=1)] | Count, ...] = Field(
+        default=(),
+        strict=False,
+        description="When the rate drops (step): after so many updates (see `unit`), or a fraction of all updates.",
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="What the rate is multiplied by each time that it drops (step)."
+    )
+    unit: Literal["updates", "epochs"] = Field(
+        default="updates", description="What whole numbers in `warmup` and `at` count."
     )
 
 
