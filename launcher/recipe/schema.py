@@ -131,7 +131,9 @@ class TrainSection(Section):
     accumulate_dtype: Literal["fp32"] | None = Field(
         default=None, description="Number format that gradients are added up in; null: that of the parameters."
     )
-    tf32: bool = Field(default=False, description="Multiply fp32 matrices in TF32 on GPUs that have it.")
+    tf32: bool = Field(
+        default=False, description="Multiply and convolve fp32 in TF32 on GPUs that have it; false: nowhere."
+    )
     compile: bool = Field(default=False, description="Compile the model with torch.compile.")
     max_grad_norm: Positive | None = Field(
         default=None, description="Clip the norm of the update's gradient to this; null does not clip."

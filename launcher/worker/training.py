@@ -24,6 +24,7 @@ from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
 from launcher.worker.same_data import hold_to_data
+from launcher.worker.tf32 import use_tf32
 
 
 def run_training(
@@ -44,6 +45,7 @@ def run_training(
     """
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
+    use_tf32(plan.recipe.train.tf32)
     with prepared(plan, run, env) as ready:
         plan = ready.plan
         if env.rank == 0:

@@ -114,4 +114,6 @@ ENGINES: dict[str, Subject] = {
 CURVES: dict[str, tuple[str, ...]] = {
     "accelerate": ("parallel.engine=accelerate",),
     "accelerate, started by accelerate": ("parallel.engine=accelerate", "launch.method=accelerate"),
+    "fsdp": ("parallel.engine=fsdp",),
+    "compiled": ("train.compile=true",),
 }
