@@ -185,6 +185,16 @@ def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
+    launch = recipe.launch
+    if launch.accelerate.config_file is not None and launch.method != "accelerate":
+        yield Mistake(
+            "launch.accelerate.config_file",
+            f"launch.method={launch.method} reads no accelerate config",
+            "Set launch.method=accelerate, or delete the key",
+        )
+
+
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -301,6 +311,7 @@ _RULES = (
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_deepspeed_stage_can, ("parallel", "train")),
+    (_accelerate_reads_its_config, ("launch",)),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

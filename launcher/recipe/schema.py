@@ -227,7 +227,7 @@ class NoiseScaleSection(Section):
 class DeepspeedSection(Section):
     """The engine deepspeed."""
 
-    stage: Literal[0, 1, 2, 3] = Field(
+    stage: Annotated[int, Field(ge=0, le=3)] = Field(
         default=1, description="ZeRO stage: ranks share out nothing, the optimizer, gradients too, parameters too."
     )
     offload_optimizer: bool = Field(default=False, description="Keep the optimizer's state in the host's memory.")
@@ -247,8 +247,7 @@ class FsdpSection(Section):
     )
     defer_reduction: bool = Field(
         default=True,
-        description="Reduce gradients at the boundary only, and hold them whole until then; false: in every "
-        "micro-step, which takes less memory.",
+        description="Reduce gradients at the boundary only, holding them whole until then; false: in every micro-step.",
     )
     reshard_after_forward: bool = Field(
         default=True, description="Let go of a block's parameters after its forward pass, and gather them again."
@@ -314,7 +313,7 @@ class LaunchSection(Section):
         default="auto", description="Where to train; auto is cuda where there is a GPU."
     )
 
-    accelerate: AccelerateSection = Field(default=AccelerateSection(), description="`accelerate launch`.")
+    accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
 
     @property
     def machines(self) -> NodeRange:

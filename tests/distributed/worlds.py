@@ -15,17 +15,39 @@ class Worlds(dict[int, Any]):
     Args:
         module: has the `main` of every rank.
         folder: for its files.
+        more: what `main` is told besides.
         timeout: seconds that they may take.
     """
 
-    def __init__(self, module: str, folder: Path, timeout: float = 240) -> None:
+    def __init__(self, module: str, folder: Path, *more: str, timeout: float = 240) -> None:
         super().__init__()
         self._module = module
         self._folder = folder
+        self._more = more
         self._timeout = timeout
 
     def __missing__(self, world: int) -> Any:
         out = self._folder / f"{world}.json"
-        torchrun(self._module, str(out), ranks=world, timeout=self._timeout)
+        torchrun(self._module, str(out), *self._more, ranks=world, timeout=self._timeout)
         self[world] = json.loads(out.read_text())
         return self[world]
+
+
+class WorldsOfEngines(dict[str, Worlds]):
+    """Engine → its worlds.
+
+    Args:
+        module: has the `main` of every rank, which is told the engine.
+        folder: for its files.
+    """
+
+    def __init__(self, module: str, folder: Path) -> None:
+        super().__init__()
+        self._module = module
+        self._folder = folder
+
+    def __missing__(self, engine: str) -> Worlds:
+        folder = self._folder / engine
+        folder.mkdir()
+        self[engine] = Worlds(self._module, folder, engine)
+        return self[engine]
