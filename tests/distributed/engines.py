@@ -116,4 +116,9 @@ CURVES: dict[str, tuple[str, ...]] = {
     "accelerate, started by accelerate": ("parallel.engine=accelerate", "launch.method=accelerate"),
     "fsdp": ("parallel.engine=fsdp",),
     "compiled": ("train.compile=true",),
+    **{
+        f"deepspeed, ZeRO {stage}": ("parallel.engine=deepspeed", f"parallel.deepspeed.stage={stage}")
+        for stage in range(4)
+    },
+    "deepspeed, started by accelerate": ("parallel.engine=deepspeed", "launch.method=accelerate"),
 }
