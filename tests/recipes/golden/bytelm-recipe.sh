@@ -10,6 +10,7 @@ batch:
   global: 64
   micro: 16
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -89,6 +90,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 64,
       "micro": 16,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },

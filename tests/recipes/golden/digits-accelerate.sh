@@ -10,6 +10,7 @@ batch:
   global: 256
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -87,6 +88,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 256,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },

@@ -10,6 +10,7 @@ batch:
   global: 22
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -84,6 +85,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 22,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },

@@ -10,6 +10,7 @@ batch:
   global: 16
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -85,6 +86,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 16,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -230,7 +232,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "stages": []
   },
   "reduction": null,
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml <<'END_OF_FILE'

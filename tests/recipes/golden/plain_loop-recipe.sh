@@ -10,6 +10,7 @@ batch:
   global: 128
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -85,6 +86,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
