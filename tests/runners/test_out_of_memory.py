@@ -31,7 +31,7 @@ def parameters(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.fault(
-    Kind.WORKER,
+    Kind.VALUE,
     "one of three ranks runs out of memory in its backward of update 7, while the others wait for it",
     by="torch.OutOfMemoryError in the backward of the boundary",
     outcome="the update is made again with half the micro-batch; the same parameters as without the failure",
