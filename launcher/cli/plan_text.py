@@ -11,9 +11,10 @@ from rich.text import Text
 from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.deepspeed import ZeroTraffic
 from launcher.plan.editions import EditionRow
 from launcher.plan.noise import BatchNoise
-from launcher.plan.planner import Plan
+from launcher.plan.planner import Plan, ReductionPlan
 from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
@@ -124,6 +125,8 @@ def window_lines(plan: Plan) -> Iterator[Line]:
     for rank in range(batch.world_size):
         samples = sum(part.samples for part in window.micro_batches(rank))
         boxes = "□" * (max(1, batch.micro_steps[rank]) - 1) + "■"
+        if plan.recipe.parallel.abilities.reduces == "micro-step":
+            boxes = "■" * batch.accumulation  # a rank with fewer micro-batches fills up with some of weight zero
         yield f"rank {rank}", f"{samples:,}", boxes.rjust(batch.accumulation)
 
 
@@ -161,10 +164,15 @@ def rate_lines(plan: Plan) -> Iterator[Line]:
         ratio = f"{plan.batch.global_}/{scaling.reference_batch}"
         source = f"= {rate.base:g} × {ratio if scaling.rule == 'linear' else f'√({ratio})'} ({scaling.rule})"
     yield "peak", f"{rate.peak:.4g}", source
-    if plan.recipe.schedule.warmup:
-        updates = f"{rate.warmup_updates:,}" if rate.updates is not None else "?"
-        yield "warm-up", updates, "updates, linear"
-    if rate.shape != "constant":
+    schedule = plan.recipe.schedule
+    known = rate.updates is not None and (schedule.unit == "updates" or plan.length.data_samples is not None)
+    if schedule.warmup:
+        yield "warm-up", f"{rate.warmup_updates:,}" if known else "?", "updates, linear"
+    if rate.shape == "step":
+        drops = ", ".join(f"{drop:,}" for drop in rate.drops) if known else "?"
+        lowest = f"{rate.peak * rate.drop_factor ** len(schedule.at):.4g}"
+        yield "end", lowest, f"step: × {rate.drop_factor:g} after update {drops}"
+    elif rate.shape != "constant":
         yield "end", f"{rate.peak * rate.final:.4g}", f"{rate.shape}"
 
 
@@ -174,8 +182,13 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
     if plan.topology.world_size == 1:
         yield "reduced", "0 B", "one rank has nobody to reduce with"
     elif reduction is None:
-        yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
-        yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+        every_step = plan.recipe.parallel.abilities.reduces == "micro-step"
+        many, when = (plan.batch.accumulation, "in every micro-step") if every_step else (1, "at the boundary")
+        yield "reduced", f"{many} ×", f"the gradients per update, {when}; give model.parameters for bytes"
+        if not every_step:
+            yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+    elif plan.zero_traffic is not None:
+        yield from _zero_lines(plan, plan.zero_traffic, reduction)
     else:
         exact = plan.exact_cost
         copies = 1 if exact is None else exact.copies_per_update
@@ -188,6 +201,21 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
         yield "when", "after", f"the last backward and not during it, {why}"
     yield from _exact_lines(plan)
+
+
+def _zero_lines(plan: Plan, traffic: ZeroTraffic, reduction: ReductionPlan) -> Iterator[Line]:
+    """What a ZeRO stage hands to the network."""
+    stage, steps = plan.recipe.parallel.deepspeed.stage, plan.batch.accumulation
+    copy = f"{reduction.parameters:,} parameters × {traffic.element_bytes} B"
+    if plan.recipe.parallel.abilities.reduces == "boundary":
+        yield "reduced", size(traffic.reduced_bytes), f"per update = {copy}, at the boundary (ZeRO {stage})"
+        yield "without no_sync", size(reduction.bytes_without_no_sync), f"= {steps} × as much"
+    else:
+        yield "reduced", size(traffic.reduced_bytes), f"per update = {copy} × {plural(steps, 'micro-step')}"
+        yield "no_sync", "none", f"ZeRO {stage} reduces in every micro-step: no rank keeps the whole gradient"
+    if traffic.gathered_bytes:
+        when = "once, after the step" if stage < 3 else f"2 × {plural(steps, 'micro-step')}, forward and backward"
+        yield "gathered", size(traffic.gathered_bytes), f"per update = the parameters {when}"
 
 
 def _exact_lines(plan: Plan) -> Iterator[Line]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
+from launcher.plan.deepspeed import ZeroTraffic, deepspeed_config, refuse_what_a_cpu_lacks, zero_traffic
 from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
 from launcher.plan.fitting import FoundMicro, unseen_limits
-from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
-from launcher.plan.length import LengthPlan, last_windowing, plan_length
+from launcher.plan.learning_rate import LearningRatePlan, RateStage, in_updates
+from launcher.plan.length import LengthPlan, last_windowing, plan_length, updates_of_epochs
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
 from launcher.plan.topology import Topology
 from launcher.plan.warnings import plan_warnings
@@ -104,6 +106,11 @@ class Plan(BaseModel):
         gradient = self.reduction.parameters * GRADIENT_BYTES if self.reduction else None
         return exact_cost(self.recipe, self.topology.world_size, gradient)
 
+    @property
+    def zero_traffic(self) -> ZeroTraffic | None:
+        """What DeepSpeed hands to the network; None for other engines."""
+        return zero_traffic(self.recipe, self.batch)
+
     def to_json(self) -> str:
         """The plan as `plan.json` holds it."""
         return self.model_dump_json(by_alias=True, indent=2)
@@ -136,18 +143,26 @@ def make_plan(
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
+    if recipe.parallel.engine == "deepspeed":
+        refuse_what_a_cpu_lacks(recipe, topology.device)
+        deepspeed_config(recipe, batch, stages)  # refuses what contradicts the recipe
     reduction = _reduction(recipe, batch)
+    shape = recipe.schedule
+    of_epochs = partial(updates_of_epochs, recipe, schedule, last)
+    warmup, *drops = (in_updates(place, shape.unit, length.updates, of_epochs) for place in (shape.warmup, *shape.at))
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,
         scale=stages[-1].learning_rate_scale,
-        shape=recipe.schedule.name,
-        warmup_updates=warmup_updates(recipe.schedule, length.updates),
+        shape=shape.name,
+        warmup_updates=warmup or 0,
         updates=length.updates,
-        final=recipe.schedule.final,
+        final=shape.final,
         stages=tuple(
             RateStage(until=following.first_update, scale=stage.learning_rate_scale)
             for stage, following in pairwise(stages)
         ),
+        drops=tuple(drop for drop in drops if drop is not None),
+        drop_factor=shape.factor,
     )
     warnings = plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task)
     return Plan(
@@ -204,6 +219,12 @@ def _reduction(recipe: Recipe, batch: BatchPlan) -> ReductionPlan | None:
     parameters = recipe.model.parameters
     if parameters is None:
         return None
+    traffic = zero_traffic(recipe, batch)
+    if traffic is not None:
+        every_step = traffic.reduced_bytes // traffic.times * batch.accumulation
+        return ReductionPlan(
+            parameters=parameters, bytes_per_update=traffic.reduced_bytes, bytes_without_no_sync=every_step
+        )
     gradient = parameters * GRADIENT_BYTES if batch.world_size > 1 else 0
     exact = exact_cost(recipe, batch.world_size, gradient)
     reduced = gradient if exact is None or exact.bytes_per_update is None else exact.bytes_per_update

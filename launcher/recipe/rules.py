@@ -128,6 +128,16 @@ def _scaling_has_a_reference(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _step_alone_drops(recipe: Recipe) -> Iterator[Mistake]:
+    schedule = recipe.schedule
+    if schedule.name == "step" and not schedule.at:
+        yield Mistake(
+            "schedule.at", "is missing: step drops the rate there", "Write for example schedule.at=[0.5, 0.75]"
+        )
+    if schedule.name != "step" and schedule.at:
+        yield Mistake("schedule.at", f"{schedule.name} has no drops", "Set schedule.name=step, or delete the key")
+
+
 def _sgd_alone_has_momentum(recipe: Recipe) -> Iterator[Mistake]:
     optimizer = recipe.optimizer
     if optimizer.name == "adamw" and (optimizer.momentum or optimizer.nesterov):
@@ -195,6 +205,31 @@ def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
             "launch.accelerate.config_file",
             f"launch.method={launch.method} reads no accelerate config",
             "Set launch.method=accelerate, or delete the key",
+        )
+
+
+def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
+    """What a ZeRO stage lacks."""
+    settings, precision = recipe.parallel.deepspeed, recipe.train.precision
+    if recipe.parallel.engine != "deepspeed":
+        return
+    if settings.offload_optimizer and settings.stage == 0:
+        yield Mistake(
+            "parallel.deepspeed.offload_optimizer",
+            "ZeRO stage 0 shares out nothing, and offloads nothing",
+            "Set parallel.deepspeed.stage=1, 2 or 3",
+        )
+    if settings.offload_parameters and settings.stage < 3:
+        yield Mistake(
+            "parallel.deepspeed.offload_parameters",
+            f"ZeRO stage {settings.stage} keeps the parameters whole on every rank",
+            "Set parallel.deepspeed.stage=3",
+        )
+    if settings.stage == 0 and precision != "fp32":
+        yield Mistake(
+            "parallel.deepspeed.stage",
+            f"ZeRO stage 0 trains in fp32 only here, not in {precision}",
+            "Set parallel.deepspeed.stage=1, which also holds a whole model, or parallel.engine=ddp",
         )
 
 
@@ -313,10 +348,12 @@ _RULES = (
     (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),
     (_scaling_has_a_reference, ("lr_scaling",)),
+    (_step_alone_drops, ("schedule",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
+    (_deepspeed_stage_can, ("parallel", "train")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

@@ -35,6 +35,11 @@ class RunDirectory:
         return self.path / "accelerate.yaml"
 
     @property
+    def deepspeed_config(self) -> Path:
+        """The configuration of DeepSpeed, for runs whose engine it is."""
+        return self.path / "deepspeed.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per update."""
         return self.path / "metrics.jsonl"

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from launcher.errors import Mistake, RequestError
+from launcher.plan.deepspeed import deepspeed_config
 from launcher.plan.planner import Plan
 from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation, LoadedWindow
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
+from launcher.train.engines.deepspeed import DeepspeedEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.single import SingleEngine
@@ -134,14 +136,21 @@ def build_job(
     """
     progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
-    engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
+    engine: Engine
+    scaler: torch.amp.GradScaler | None = None
+    if recipe.parallel.engine == "deepspeed":
+        config = deepspeed_config(recipe, plan.batch, plan.stages)
+        engine = zero = DeepspeedEngine(materials.model.to(device), device, config)
+        scaler = zero.scaler
+    else:
+        engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
     kind = optimizer_kind(optimizer, engine.model)
     engine.hold(optimizer)
     half = recipe.train.precision == "fp16"
     skips = recipe.guard.non_finite == "skip"
-    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
+    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips, scaler)
     losses, weights, precision = (
         TaskLosses(task, recipe.multitask),
         loss_weights(recipe.multitask),
