@@ -96,8 +96,8 @@ BROKEN: dict[str, Broken] = {
     ),
     "unheard-of key": Broken(
         with_batch("{global: 8, micro: 2, zzz: 1}"),
-        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, on_out_of_memory, tail, "
-        "schedule.",
+        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, on_out_of_memory, "
+        "tail, schedule.",
     ),
     "dotted key in a file": Broken(
         f"{RECIPE}optimizer.lr: 0.1\n", "recipe.yaml:6: optimizer.lr: unknown key. In a file, write lr under optimizer."
