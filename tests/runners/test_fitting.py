@@ -18,7 +18,7 @@ UPDATES = 10
 
 def run(runs: Path, run_id: str, *settings: str, expected: int = 0) -> str:
     """Run the recipe; what it said."""
-    done = launcher("run", RECIPE, "--runs", str(runs), "--run-id", run_id, *settings)
+    done = launcher("run", RECIPE, "--runs", str(runs), "--run-id", run_id, *settings, timeout=400)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr
 
