@@ -21,11 +21,11 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **changes}
 
 
-def torchrun(module: str, out: str, ranks: int, timeout: float = 240) -> None:
-    """Run a module's `main` on so many ranks, with a file to write to; all of them have ended when this returns."""
+def torchrun(module: str, out: str, *more: str, ranks: int, timeout: float = 240) -> None:
+    """Run a module's `main` on so many ranks, with a file to write to and more; all of them have ended then."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
-        [*command, "-m", "tests.rank", module, out],
+        [*command, "-m", "tests.rank", module, out, *more],
         env=clean_environment(),
         capture_output=True,
         text=True,

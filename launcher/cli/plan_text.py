@@ -148,10 +148,15 @@ def rate_lines(plan: Plan) -> Iterator[Line]:
         ratio = f"{plan.batch.global_}/{scaling.reference_batch}"
         source = f"= {rate.base:g} × {ratio if scaling.rule == 'linear' else f'√({ratio})'} ({scaling.rule})"
     yield "peak", f"{rate.peak:.4g}", source
-    if plan.recipe.schedule.warmup:
-        updates = f"{rate.warmup_updates:,}" if rate.updates is not None else "?"
-        yield "warm-up", updates, "updates, linear"
-    if rate.shape != "constant":
+    schedule = plan.recipe.schedule
+    known = rate.updates is not None and (schedule.unit == "updates" or plan.length.data_samples is not None)
+    if schedule.warmup:
+        yield "warm-up", f"{rate.warmup_updates:,}" if known else "?", "updates, linear"
+    if rate.shape == "step":
+        drops = ", ".join(f"{drop:,}" for drop in rate.drops) if known else "?"
+        lowest = f"{rate.peak * rate.drop_factor ** len(schedule.at):.4g}"
+        yield "end", lowest, f"step: × {rate.drop_factor:g} after update {drops}"
+    elif rate.shape != "constant":
         yield "end", f"{rate.peak * rate.final:.4g}", f"{rate.shape}"
 
 

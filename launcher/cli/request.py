@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import Mistake, RequestError
+from launcher.launch.own_config import own_config
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, choose_topology, this_machine
 from launcher.plan.worlds import refuse_impossible_worlds
@@ -50,6 +51,9 @@ def read_request(path: Path, overrides: Sequence[str]) -> Request:
         written = written_methods(loaded.recipe)
         plan = make_plan(loaded.recipe, topology, batchnorm_uses(loaded.recipe), unread_task=written is None)
         refuse_impossible_worlds(loaded.recipe, topology)
+        own = own_config(plan)
     except RequestError as error:
         raise error.located({"": str(path), **loaded.marks}) from None
+    if own:
+        plan = plan.model_copy(update={"warnings": (*plan.warnings, *own.ignored)})
     return Request(loaded, machine, plan, written)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from launcher.launch.own_config import own_config
 from launcher.launch.torchrun import WORKER_MODULE
 from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
@@ -16,10 +17,13 @@ def accelerate_arguments(run: RunDirectory) -> tuple[str, ...]:
 
 
 def accelerate_config(plan: Plan) -> str:
-    """The config file, as YAML.
+    """The config file, as YAML: what the user's own one says, if the recipe names one, and the rest from the plan.
 
     Several processes are MULTI_GPU on a CPU too, with ACCELERATE_USE_CPU in the environment: `use_cpu: true` with
     `num_processes: 2` starts one process and says nothing (accelerate 1.15).
+
+    Raises:
+        RequestError: the user's own one contradicts the plan.
     """
     topology = plan.topology
     several = topology.world_size > 1
@@ -34,4 +38,5 @@ def accelerate_config(plan: Plan) -> str:
     }
     if several:
         config["main_process_port"] = 0
-    return yaml.safe_dump(config, sort_keys=True)
+    own = own_config(plan)
+    return yaml.safe_dump({**config, **(own.values if own else {})}, sort_keys=True)

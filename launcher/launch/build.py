@@ -27,7 +27,7 @@ def build_launch(
     worker_arguments: Sequence[str] = (),
     meeting: Meeting | None = None,
 ) -> LaunchSpec:
-    """The launch of a plan on one machine. Pure: it writes and starts nothing.
+    """The launch of a plan on one machine. It writes and starts nothing, and reads the user's accelerate config alone.
 
     Args:
         plan: the plan.
@@ -37,6 +37,9 @@ def build_launch(
         python: the interpreter to start.
         worker_arguments: what every worker is told besides.
         meeting: where the machines of an elastic run meet; None for one machine alone.
+
+    Raises:
+        RequestError: the user's own accelerate config contradicts the plan.
     """
     files = {run.recipe: recipe_to_yaml(plan.recipe), run.plan: plan.to_json() + "\n"}
     if plan.recipe.launch.method == "accelerate":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict
@@ -11,8 +12,8 @@ from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
 from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
-from launcher.plan.learning_rate import LearningRatePlan, RateStage, warmup_updates
-from launcher.plan.length import LengthPlan, last_windowing, plan_length
+from launcher.plan.learning_rate import LearningRatePlan, RateStage, in_updates
+from launcher.plan.length import LengthPlan, last_windowing, plan_length, updates_of_epochs
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
 from launcher.plan.topology import Topology
 from launcher.plan.warnings import plan_warnings
@@ -117,17 +118,22 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
     reduction = _reduction(recipe, batch)
+    shape = recipe.schedule
+    of_epochs = partial(updates_of_epochs, recipe, schedule, last)
+    warmup, *drops = (in_updates(place, shape.unit, length.updates, of_epochs) for place in (shape.warmup, *shape.at))
     rate = LearningRatePlan(
         base=recipe.optimizer.lr,
         scale=stages[-1].learning_rate_scale,
-        shape=recipe.schedule.name,
-        warmup_updates=warmup_updates(recipe.schedule, length.updates),
+        shape=shape.name,
+        warmup_updates=warmup or 0,
         updates=length.updates,
-        final=recipe.schedule.final,
+        final=shape.final,
         stages=tuple(
             RateStage(until=following.first_update, scale=stage.learning_rate_scale)
             for stage, following in pairwise(stages)
         ),
+        drops=tuple(drop for drop in drops if drop is not None),
+        drop_factor=shape.factor,
     )
     warnings = plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task)
     return Plan(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+
+from launcher.errors import Mistake
 
 RECIPES = (".yaml", ".yml")
 PYTHON = (".py",)
@@ -32,6 +35,21 @@ def shown(path: Path) -> str:
     """A path as messages name it."""
     name = os.path.normpath(path)
     return name if len(name) <= 200 else f"{name[:100]}...{name[-97:]}"
+
+
+def missing_file(key: str, name: str | None, suffixes: tuple[str, ...]) -> Iterator[Mistake]:
+    """The mistake of a key that names a file which is not there.
+
+    Args:
+        key: the key.
+        name: the file; None where the recipe names none.
+        suffixes: how names of such files end.
+    """
+    if name is None or is_file(Path(name)):
+        return
+    path = Path(name)
+    wrong = f"{shown(path)} is a folder" if is_folder(path) else f"there is no file {shown(path)}"
+    yield Mistake(key, wrong, cure_for_missing(path, suffixes, "Paths start from the folder of the recipe"))
 
 
 def cure_for_missing(path: Path, suffixes: tuple[str, ...], otherwise: str, named_by: Path | None = None) -> str:

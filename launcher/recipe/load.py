@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from launcher.errors import Mistake, RequestError, nearest_mark, quoted
+from launcher.recipe.files import RECIPES, missing_file
 from launcher.recipe.keys import children, cure, expectation, fragment, suggestion
 from launcher.recipe.rules import broken_rules
 from launcher.recipe.schema import Recipe
@@ -53,6 +54,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     mistakes, recipe = _validate(source)
     recipe = _with_absolute_paths(recipe, source, path)
     mistakes += list(missing_code(recipe)) or heads_that_are_missing(recipe)
+    mistakes += missing_file("launch.accelerate.config_file", recipe.launch.accelerate.config_file, RECIPES)
     if mistakes:
         located = RequestError(mistakes).located(source.marks)
         raise RequestError(sorted(located.mistakes, key=lambda mistake: _place(mistake.where)))
@@ -168,4 +170,9 @@ def _with_absolute_paths(recipe: Recipe, source: Source, path: Path) -> Recipe:
     if recipe.script:
         folder = source.folders.get("script.path", path.parent.absolute())
         changes["script"] = recipe.script.model_copy(update={"path": str(folder / recipe.script.path)})
+    config = recipe.launch.accelerate.config_file
+    if config:
+        folder = source.folders.get("launch.accelerate.config_file", path.parent.absolute())
+        accelerate = recipe.launch.accelerate.model_copy(update={"config_file": str(folder / config)})
+        changes["launch"] = recipe.launch.model_copy(update={"accelerate": accelerate})
     return recipe.model_copy(update=changes)

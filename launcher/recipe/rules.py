@@ -100,6 +100,16 @@ def _scaling_has_a_reference(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _step_alone_drops(recipe: Recipe) -> Iterator[Mistake]:
+    schedule = recipe.schedule
+    if schedule.name == "step" and not schedule.at:
+        yield Mistake(
+            "schedule.at", "is missing: step drops the rate there", "Write for example schedule.at=[0.5, 0.75]"
+        )
+    if schedule.name != "step" and schedule.at:
+        yield Mistake("schedule.at", f"{schedule.name} has no drops", "Set schedule.name=step, or delete the key")
+
+
 def _sgd_alone_has_momentum(recipe: Recipe) -> Iterator[Mistake]:
     optimizer = recipe.optimizer
     if optimizer.name == "adamw" and (optimizer.momentum or optimizer.nesterov):
@@ -158,6 +168,16 @@ def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
                 f"{what}, which parallel.engine={parallel.engine} cannot",
                 f"Set it back, or parallel.engine={engines_that(can)}",
             )
+
+
+def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
+    launch = recipe.launch
+    if launch.accelerate.config_file is not None and launch.method != "accelerate":
+        yield Mistake(
+            "launch.accelerate.config_file",
+            f"launch.method={launch.method} reads no accelerate config",
+            "Set launch.method=accelerate, or delete the key",
+        )
 
 
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
@@ -272,9 +292,11 @@ _RULES = (
     (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),
     (_scaling_has_a_reference, ("lr_scaling",)),
+    (_step_alone_drops, ("schedule",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
+    (_accelerate_reads_its_config, ("launch",)),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

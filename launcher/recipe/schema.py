@@ -159,14 +159,26 @@ class OptimizerSection(Section):
 class ScheduleSection(Section):
     """The learning rate over the updates of the run."""
 
-    name: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="Shape after the warm-up, from the peak to `final` of it as the run ends."
+    name: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant",
+        description="Shape after the warm-up: from the peak to `final` of it as the run ends, or (step) down at `at`.",
     )
     warmup: Fraction | Annotated[int, Field(ge=0, le=2**62)] = Field(
-        default=0, description="Linear warm-up: a number of updates, or a fraction of all updates (0.1)."
+        default=0, description="Linear warm-up: a number of updates (see `unit`), or a fraction of all updates (0.1)."
     )
     final: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="Learning rate at the end as a fraction of the peak (linear, cosine)."
+    )
+    at: tuple[Annotated[float, Field(gt=0, lt=1)] | Count, ...] = Field(
+        default=(),
+        strict=False,
+        description="When the rate drops (step): after so many updates (see `unit`), or a fraction of all updates.",
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="What the rate is multiplied by each time that it drops (step)."
+    )
+    unit: Literal["updates", "epochs"] = Field(
+        default="updates", description="What whole numbers in `warmup` and `at` count."
     )
 
 
@@ -227,7 +239,7 @@ class NoiseScaleSection(Section):
 class DeepspeedSection(Section):
     """The engine deepspeed."""
 
-    stage: Literal[0, 1, 2, 3] = Field(
+    stage: Annotated[int, Field(ge=0, le=3)] = Field(
         default=1, description="ZeRO stage: ranks share out nothing, the optimizer, gradients too, parameters too."
     )
     offload_optimizer: bool = Field(default=False, description="Keep the optimizer's state in the host's memory.")
@@ -247,8 +259,7 @@ class FsdpSection(Section):
     )
     defer_reduction: bool = Field(
         default=True,
-        description="Reduce gradients at the boundary only, and hold them whole until then; false: in every "
-        "micro-step, which takes less memory.",
+        description="Reduce gradients at the boundary only, holding them whole until then; false: in every micro-step.",
     )
     reshard_after_forward: bool = Field(
         default=True, description="Let go of a block's parameters after its forward pass, and gather them again."
@@ -314,7 +325,7 @@ class LaunchSection(Section):
         default="auto", description="Where to train; auto is cuda where there is a GPU."
     )
 
-    accelerate: AccelerateSection = Field(default=AccelerateSection(), description="`accelerate launch`.")
+    accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
 
     @property
     def machines(self) -> NodeRange:

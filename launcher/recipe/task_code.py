@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import Mistake
-from launcher.recipe.files import PYTHON, cure_for_missing, is_file, is_folder, shown
+from launcher.recipe.files import PYTHON, is_file, missing_file, shown
 from launcher.recipe.schema import Recipe
 
 
@@ -57,8 +57,7 @@ def parse(path: Path) -> ast.Module:
 
 def _broken_file(key: str, path: Path) -> Iterator[Mistake]:
     if not is_file(path):
-        wrong = f"{shown(path)} is a folder" if is_folder(path) else f"there is no file {shown(path)}"
-        yield Mistake(key, wrong, cure_for_missing(path, PYTHON, "Paths start from the folder of the recipe"))
+        yield from missing_file(key, str(path), PYTHON)
         return
     try:
         parse(path)

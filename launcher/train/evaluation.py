@@ -15,7 +15,7 @@ from launcher.train.progress import Progress
 from launcher.train.samples import KeyedBatches, Wanted
 from launcher.train.task import Measured, SampleSource, Task
 
-BATCH = 256  # samples per forward pass; without gradients more fit than in training
+MOST = 256  # samples per forward pass, which are enough to keep a GPU busy
 Sum: TypeAlias = tuple[float, float]  # Σ value·weight and Σ weight
 NOTHING: Sum = (0.0, 0.0)
 
@@ -26,6 +26,7 @@ def evaluate(
     engine: Engine,
     precision: AbstractContextManager[Any],
     progress: Progress | None = None,
+    batch: int = MOST,
 ) -> dict[str, float]:
     """The mean of each of the task's measurements over every sample of the evaluation data.
 
@@ -40,6 +41,7 @@ def evaluate(
         engine: the engine; all its ranks must evaluate.
         precision: the context that a forward pass runs in.
         progress: is told of each batch; None tells nobody.
+        batch: samples per forward pass.
 
     Raises:
         ValueError: the task returns something else than numbers for each sample, or weights of another shape.
@@ -55,12 +57,12 @@ def evaluate(
     most = -(-len(data) // engine.world_size)  # samples of the rank that has the most
     try:
         with torch.no_grad(), precision:
-            for first in range(low, low + most if engine.equal_steps else high, BATCH):
+            for first in range(low, low + most if engine.equal_steps else high, batch):
                 progress.evaluates()
-                own = range(first, min(first + BATCH, high))
+                own = range(first, min(first + batch, high))
                 samples = own or range(1)  # what a rank without samples of its own takes part with
-                (batch,) = batches.here([Wanted(0, samples)])
-                found = engine.forward_only(partial(task.evaluate, batch=move(batch)))
+                (collated,) = batches.here([Wanted(0, samples)])
+                found = engine.forward_only(partial(task.evaluate, batch=move(collated)))
                 for name, measured in found.items() if own else ():
                     part = _weighted_sum(name, measured, len(own))
                     sums[name] = _added(sums.get(name, NOTHING), part)

@@ -200,6 +200,10 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         return SingleEngine(model, device)
     if recipe.parallel.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
+    if recipe.parallel.engine == "accelerate":
+        from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
+
+        return AccelerateEngine(model, device, recipe.parallel)
     if recipe.multitask.backward == "joint":
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)

@@ -22,7 +22,7 @@ from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.train.accumulation import LoadedWindow
 from launcher.train.engines.base import Engine, Reductions
-from launcher.train.evaluation import evaluate
+from launcher.train.evaluation import MOST, evaluate
 from launcher.train.job import Job
 from launcher.train.measurement import Measurement
 from launcher.train.noise_scale import parts_of, weighted_squares
@@ -77,7 +77,9 @@ def train(
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
         if evaluation_due(job.plan, window) and job.eval_data is not None:
-            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision, job.progress)
+            # What fits in training fits here; more might not, as the scores of large vocabularies weigh as much.
+            batch = min(MOST, job.plan.batch.micro)
+            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision, job.progress, batch)
             ended = perf_counter()  # an evaluation is no part of an update
         take(readout.add(measurement))
         if readout.stop:

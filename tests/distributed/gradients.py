@@ -1,6 +1,6 @@
-"""Worker of test_gradients.py: every case on this world's ranks, in float64, against the batch that was not split.
+"""Worker of test_gradients.py: every case of an engine on this world's ranks, against the batch that was not split.
 
-torchrun --nproc-per-node=W -m tests.rank tests.distributed.gradients OUT.json
+torchrun --nproc-per-node=W -m tests.rank tests.distributed.gradients OUT.json ENGINE
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,24 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from launcher.plan.order import sample_order
+from launcher.plan.planner import make_plan
+from launcher.plan.topology import Topology
 from launcher.plan.windows import Window, windows_of_run
-from launcher.recipe.schema import Backward, MultitaskSection, ParallelSection
-from launcher.train.accumulation import Accumulation, LoadedWindow
+from launcher.recipe.schema import Backward, MultitaskSection
+from launcher.train.accumulation import Accumulation, LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine, Forward
 from launcher.train.engines.ddp import DdpEngine
-from launcher.train.engines.deferred import DeferredEngine
-from launcher.train.engines.single import SingleEngine
 from launcher.train.evaluation import evaluate
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.task import Loss, Measured, Task
 from launcher.train.task_losses import TaskLosses, loss_weights
+from tests.distributed.engines import CPU, ENGINES, PARALLEL, Subject
 
 SAMPLES = 101
 TOKENS = 10  # of the longest sample
 SEED = 3
 EVALUATED = (1, 2, 101, 600)  # fewer than ranks, and more than one batch of a rank
 WEIGHTS = {"pixels": 1.0, "tokens": 0.5, "labels": 2.0}
-PARALLEL = ParallelSection(bucket_mb=0.004)
 ITEMS = ("samples", "tokens", "none on a rank")
 LAYOUTS = ("one", "one sum", "own forwards", "trunk")
 EDITIONS: dict[str, tuple[Backward, ...]] = {
@@ -56,7 +57,7 @@ class Split:
     global_batch: int
     micro: int
 
-    def windows(self, world: int) -> list[Window]:
+    def windows(self, world: int, virtual_ranks: int | None = None) -> list[Window]:
         """The first two windows of an epoch, its tail, and the first window after it."""
         updates = 1 + -(-SAMPLES // self.global_batch)
         every = list(
@@ -67,6 +68,7 @@ class Split:
                 world_size=world,
                 keep_tail=True,
                 updates=updates,
+                virtual_ranks=virtual_ranks,
             )
         )
         return [every[update] for update in sorted({0, 1, updates - 2, updates - 1})]
@@ -96,12 +98,12 @@ class Result:
         naive_error: the same as `error` for `loss / accumulation_steps` averaged over ranks.
         empty: windows without any items.
         micro_steps: of this rank, in each window.
-        calls: gradient all-reduces per window, as the engine reports them.
+        calls: gradient collectives per window, as the engine reports them.
         seen: the same, as seen where they are issued.
-        bytes: bytes handed to them per window.
-        calls_always_synced: the same when no micro-step is held back.
-        buckets: DDP's buckets, by its own account.
-        gradient_bytes: bytes of one copy of the gradients.
+        bytes: bytes handed to them per window, as the engine reports them.
+        calls_always_synced: `calls` when no micro-step is held back.
+        expected_calls: what `calls` should be, by the engine's own account of its buckets.
+        planned_bytes: what the plan says of `bytes`, of each window.
     """
 
     error: float
@@ -113,8 +115,8 @@ class Result:
     seen: list[int]
     bytes: list[int]
     calls_always_synced: list[int]
-    buckets: int
-    gradient_bytes: int
+    expected_calls: int
+    planned_bytes: list[int]
 
 
 def splits(world: int) -> list[Split]:
@@ -131,11 +133,12 @@ def splits(world: int) -> list[Split]:
     ]
 
 
-def cases(world: int) -> list[Case]:
+def cases(world: int, engine: str) -> list[Case]:
     return [
         Case(split, items, layout, edition)
         for split, items, layout in product(splits(world), ITEMS, LAYOUTS)
         for edition in EDITIONS[layout]
+        if edition in ENGINES[engine].editions
     ]
 
 
@@ -160,10 +163,12 @@ class Tokens(Task):
     Args:
         case: what items are, and how the losses are computed.
         bare: samples without any item.
+        dtype: of the model and the data.
     """
 
-    def __init__(self, case: Case, bare: Iterable[int]) -> None:
+    def __init__(self, case: Case, bare: Iterable[int], dtype: torch.dtype) -> None:
         self.case = case
+        self.dtype = dtype
         generator = torch.Generator().manual_seed(1)
         inputs = torch.randn(SAMPLES, TOKENS, 6, generator=generator, dtype=torch.float64)
         targets = torch.randn(SAMPLES, TOKENS, 3, generator=generator, dtype=torch.float64) * 3
@@ -176,7 +181,7 @@ class Tokens(Task):
             counted[index] = 0
             labelled[index] = False
         mask = torch.arange(TOKENS) < counted[:, None]
-        self.data = TensorDataset(inputs, targets, mask, labelled)
+        self.data = TensorDataset(inputs.to(dtype), targets.to(dtype), mask, labelled)
 
     @property
     def section(self) -> MultitaskSection:
@@ -185,7 +190,7 @@ class Tokens(Task):
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
-        model = Net().double()
+        model = Net().to(self.dtype)
         if not self.section.losses:
             del net(model).heads["pixels"], net(model).heads["labels"]
         return model
@@ -252,30 +257,23 @@ class AlwaysSynced(DdpEngine):
         super().micro_step(forward, boundary=True)
 
 
-def make_task(case: Case, world: int) -> Tokens:
+def make_task(case: Case, world: int, subject: Subject) -> Tokens:
     """The task, whose last rank has no items in the first window, and no rank has any in the second."""
     bare: set[int] = set()
     if case.items == "none on a rank":
-        first, *more = case.split.windows(world)
+        first, *more = case.split.windows(world, subject.virtual_ranks)
         parts = first.micro_batches(world - 1) if world > 1 else first.micro_batches(0)[-1:]
         spans = [(part.first, part.first + part.samples) for part in parts]
         spans += [(window.first, window.first + window.samples) for window in more[:1]]
         for low, high in spans:
             bare |= set(sample_order(range(low, high), SAMPLES, SEED, 0).tolist())
-    return (Trunked if case.layout == "trunk" else Tokens)(case, bare)
+    return (Trunked if case.layout == "trunk" else Tokens)(case, bare, subject.dtype)
 
 
-def build_engine(world: int, model: nn.Module, edition: str) -> Engine:
-    device = torch.device("cpu")
-    if world == 1:
-        return SingleEngine(model, device)
-    return DdpEngine(model, device, PARALLEL) if edition == "joint" else DeferredEngine(model, device, PARALLEL)
-
-
-def accumulation(engine: Engine, task: Tokens) -> Accumulation:
+def accumulation(engine: Engine, task: Tokens, filler: Callable[[], MicroBatchData]) -> Accumulation:
     section = task.section
     losses, weights = TaskLosses(task, section), loss_weights(section)
-    return Accumulation(engine, losses, weights, section.backward, nullcontext(), lambda loss: loss)
+    return Accumulation(engine, losses, weights, section.backward, nullcontext(), lambda loss: loss, filler=filler)
 
 
 def loader(task: Tokens, windows: list[Window], engine: Engine) -> WindowLoader:
@@ -284,7 +282,7 @@ def loader(task: Tokens, windows: list[Window], engine: Engine) -> WindowLoader:
 
 
 def gradient(model: nn.Module) -> Tensor:
-    """One vector of all gradients; a parameter without one counts as zeros."""
+    """One vector of all gradients of a model that is in nobody's hands; a parameter without one counts as zeros."""
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
@@ -310,47 +308,65 @@ def unsplit(task: Tokens, window: Window) -> tuple[Tensor, dict[str, float]]:
 
 
 @contextmanager
-def all_reduces() -> Iterator[list[int]]:
-    """Yields a list that grows by the bytes of every all-reduce of floating-point numbers that is issued."""
-    issued: list[int] = []
-    real = dist.all_reduce
+def collectives(names: Iterable[str]) -> Iterator[list[str]]:
+    """Yields a list that grows by the name of every collective call with floating-point numbers that is issued."""
+    issued: list[str] = []
+    real = {name: getattr(dist, name) for name in names}
 
-    def counting(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
-        if tensor.is_floating_point():
-            issued.append(tensor.nbytes)
-        return real(tensor, *arguments, **options)
+    def counting(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            given = (*arguments, *options.values())
+            tensors = [tensor for one in given for tensor in (one if isinstance(one, list) else [one])]
+            if any(isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors):
+                issued.append(name)
+            return real[name](*arguments, **options)
 
-    dist.all_reduce = counting
+        return call
+
     try:
+        for name in real:
+            setattr(dist, name, counting(name))
         yield issued
     finally:
-        dist.all_reduce = real
+        for name, function in real.items():
+            setattr(dist, name, function)
 
 
-def measure(case: Case, world: int) -> Result:
-    task = make_task(case, world)
-    engine = build_engine(world, task.model(), case.edition)
-    runner = accumulation(engine, task)
-    errors, loss_errors, naive_errors, steps, calls, seen, sizes, empty = [], [], [], [], [], [], [], 0
-    for loaded in loader(task, case.split.windows(world), engine):
+def planned_bytes(subject: Subject, case: Case, window: Window, parameters: int) -> int:
+    """What the plan of a batch like this window says of its bytes, which are those of fp32 there."""
+    recipe = subject.full_recipe(parameters, {"global": window.samples, "micro": case.split.micro})
+    reduction = make_plan(recipe, Topology(nodes=1, nproc_per_node=window.world_size, device="cpu")).reduction
+    assert reduction is not None
+    return reduction.bytes_per_update * subject.dtype.itemsize // 4
+
+
+def measure(case: Case, world: int, subject: Subject) -> Result:
+    task = make_task(case, world, subject)
+    engine = subject.engine(world, task.model())
+    parameters = sum(parameter.numel() for parameter in task.model().parameters())
+    windows = loader(task, case.split.windows(world, subject.virtual_ranks), engine)
+    runner = accumulation(engine, task, partial(windows.filler, case.split.micro))
+    errors, loss_errors, naive_errors, steps, calls, seen, sizes, planned, empty = [], [], [], [], [], [], [], [], 0
+    for loaded in windows:
         true_gradient, true_losses = unsplit(task, loaded.window)
         steps.append(len(loaded.micro_batches))
         if loaded.empty:
             empty += 1
             assert not true_losses
             continue
-        with all_reduces() as issued:
+        with collectives(subject.collectives) as issued:
             part = runner.accumulate(loaded)
             reductions = engine.reduce()
         found = dict(zip(loss_weights(task.section), engine.reduce_over_ranks(part).read(), strict=True))
         found = found if task.section.losses else {"tokens": found["loss"]}
-        errors.append(relative(gradient(engine.model), true_gradient))
+        errors.append(relative(subject.gradient(engine), true_gradient))
         loss_errors.append(max(abs(found[name] - loss) / loss for name, loss in true_losses.items()))
-        if case.edition == "joint" and case.layout in ("one", "own forwards"):
+        if subject is ENGINES["ddp"] and case.layout in ("one", "own forwards"):
             naive_errors.append(relative(naive(task, loaded, world), true_gradient))
         calls.append(reductions.calls)
         seen.append(len(issued))
         sizes.append(reductions.bytes)
+        planned.append(planned_bytes(subject, case, loaded.window, parameters))
         engine.model.zero_grad(set_to_none=True)
     return Result(
         error=max(errors),
@@ -361,9 +377,9 @@ def measure(case: Case, world: int) -> Result:
         calls=calls,
         seen=seen,
         bytes=sizes,
-        calls_always_synced=always_synced(case, world),
-        buckets=buckets(engine),
-        gradient_bytes=sum(parameter.nbytes for parameter in engine.model.parameters()),
+        calls_always_synced=always_synced(case, world) if subject is ENGINES["ddp"] else [],
+        expected_calls=subject.calls(engine) if world > 1 else 0,
+        planned_bytes=planned,
     )
 
 
@@ -388,36 +404,29 @@ def always_synced(case: Case, world: int) -> list[int]:
         return []
     every = case.split.windows(world)
     even = [window for window in every if len({len(window.micro_batches(rank)) for rank in range(world)}) == 1]
-    task = make_task(case, world)
-    engine = AlwaysSynced(task.model(), torch.device("cpu"), PARALLEL)
+    task = make_task(case, world, ENGINES["ddp"])
+    engine = AlwaysSynced(task.model(), CPU, PARALLEL)
     calls = []
-    for loaded in loader(task, even, engine):
-        accumulation(engine, task).accumulate(loaded)
+    windows = loader(task, even, engine)
+    for loaded in windows:
+        accumulation(engine, task, partial(windows.filler, case.split.micro)).accumulate(loaded)
         reduced, _ = engine._buckets.take()  # more than reduce() would let pass
         calls.append(len(reduced))
     return calls
 
 
-def buckets(engine: Engine) -> int:
-    """How many buckets DDP says that it has, once it has rebuilt them after its first backward."""
-    if isinstance(engine, DdpEngine):
-        logging: Callable[[], dict[str, Any]] = engine._ddp._get_ddp_logging_data
-        return len(str(logging()["rebuilt_bucket_sizes"]).split(","))
-    return len(engine._reduction.buckets) if isinstance(engine, DeferredEngine) else 0
-
-
-def evaluated(world: int, samples: int) -> dict[str, float]:
+def evaluated(world: int, samples: int, subject: Subject) -> dict[str, float]:
     """The means of the numbers of so many samples, as the ranks find them together."""
-    engine = build_engine(world, nn.Linear(1, 1), "joint")
+    engine = subject.engine(world, nn.Linear(1, 1))
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
     return evaluate(Numbered(), numbers, engine, nullcontext())
 
 
-def main(out: Path) -> None:
-    world = int(os.environ["WORLD_SIZE"])
+def main(out: Path, engine: str) -> None:
+    world, subject = int(os.environ["WORLD_SIZE"]), ENGINES[engine]
     dist.init_process_group("gloo")
-    results: dict[str, Any] = {case.name: asdict(measure(case, world)) for case in cases(world)}
-    results["evaluated"] = {str(samples): evaluated(world, samples) for samples in EVALUATED}
+    results: dict[str, Any] = {case.name: asdict(measure(case, world, subject)) for case in cases(world, engine)}
+    results["evaluated"] = {str(samples): evaluated(world, samples, subject) for samples in EVALUATED}
     gathered: list[Any] = [None] * world
     dist.all_gather_object(gathered, results)
     if dist.get_rank() == 0:

@@ -15,6 +15,28 @@ class Worlds(dict[int, Any]):
     Args:
         module: has the `main` of every rank.
         folder: for its files.
+        more: what `main` is told besides.
+    """
+
+    def __init__(self, module: str, folder: Path, *more: str) -> None:
+        super().__init__()
+        self._module = module
+        self._folder = folder
+        self._more = more
+
+    def __missing__(self, world: int) -> Any:
+        out = self._folder / f"{world}.json"
+        torchrun(self._module, str(out), *self._more, ranks=world)
+        self[world] = json.loads(out.read_text())
+        return self[world]
+
+
+class WorldsOfEngines(dict[str, Worlds]):
+    """Engine → its worlds.
+
+    Args:
+        module: has the `main` of every rank, which is told the engine.
+        folder: for its files.
     """
 
     def __init__(self, module: str, folder: Path) -> None:
@@ -22,8 +44,8 @@ class Worlds(dict[int, Any]):
         self._module = module
         self._folder = folder
 
-    def __missing__(self, world: int) -> Any:
-        out = self._folder / f"{world}.json"
-        torchrun(self._module, str(out), ranks=world)
-        self[world] = json.loads(out.read_text())
-        return self[world]
+    def __missing__(self, engine: str) -> Worlds:
+        folder = self._folder / engine
+        folder.mkdir()
+        self[engine] = Worlds(self._module, folder, engine)
+        return self[engine]

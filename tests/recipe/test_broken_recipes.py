@@ -152,7 +152,8 @@ BROKEN: dict[str, Broken] = {
     ),
     "section without keys": Broken(
         f"{RECIPE}schedule:\n",
-        "recipe.yaml:6: schedule: must be a mapping with the keys name, warmup, final, not null. "
+        "recipe.yaml:6: schedule: must be a mapping with the keys name, warmup, final, at, factor, "
+        "unit, not null. "
         "Give it a value, or delete the key.",
     ),
     "one of two": Broken(
@@ -185,6 +186,18 @@ BROKEN: dict[str, Broken] = {
     ),
     "run name that is a number": Broken(
         RECIPE.replace("tiny", "42"), f"recipe.yaml:1: name: {NAME}, not 42. Put quotes around it."
+    ),
+    "step without drops": Broken(
+        f"{RECIPE}schedule: {{name: step}}\n",
+        "recipe.yaml:6: schedule.at: is missing: step drops the rate there. Write for example schedule.at=[0.5, 0.75].",
+    ),
+    "drops without step": Broken(
+        f"{RECIPE}schedule: {{name: cosine, at: [0.5]}}\n",
+        "recipe.yaml:6: schedule.at: cosine has no drops. Set schedule.name=step, or delete the key.",
+    ),
+    "drop at the start": Broken(
+        f"{RECIPE}schedule: {{name: step, at: [0, 9]}}\n",
+        "recipe.yaml:6: schedule.at: entry 1 must be a number above 0 or a whole number of at least 1, not 0.",
     ),
     # What is run
     "nothing to run": Broken(

@@ -31,7 +31,7 @@ from launcher.recipe.keys import OTHER_WORDS, all_keys, children, cure, expectat
         ("schedule.warmup", "a number from 0 to below 1 or a whole number of at least 0"),
         ("schedule.final", "a number from 0 to 1"),
         ("eval.every", "epoch, end or a whole number of at least 1"),
-        ("parallel.engine", "ddp"),
+        ("parallel.engine", "ddp, accelerate, deepspeed or fsdp"),
         ("launch.nproc_per_node", "auto or a whole number from 1 to 4096"),
         ("launch.device", "auto, cpu or cuda"),
         ("tracking.wandb.entity", "text"),

@@ -1,4 +1,4 @@
-"""The launches of the shipped recipes, and of an elastic one, as text to be compared.
+"""The launches of the shipped recipes, of an elastic one and of one with its own accelerate config, to be compared.
 
 `python -m tests.recipes.golden` writes them anew.
 """
@@ -18,12 +18,13 @@ from tests.processes import ROOT
 
 GOLDEN = Path(__file__).parent / "golden"
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml"))
-ELASTIC = ROOT / "tests" / "tasks" / "elastic.yaml"
+OTHERS = [ROOT / "tests" / "tasks" / "elastic.yaml", ROOT / "tests" / "tasks" / "own_config.yaml"]
+ALL = [*RECIPES, *OTHERS]
 
 
 def golden_file(recipe: Path) -> Path:
-    if recipe == ELASTIC:
-        return GOLDEN / "elastic.sh"
+    if recipe in OTHERS:
+        return GOLDEN / f"{recipe.stem}.sh"
     return GOLDEN / ("-".join(recipe.relative_to(ROOT / "recipes").with_suffix("").parts) + ".sh")
 
 
@@ -39,5 +40,5 @@ def launch_text(path: Path) -> str:
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    for recipe_file in [*RECIPES, ELASTIC]:
+    for recipe_file in ALL:
         golden_file(recipe_file).write_text(launch_text(recipe_file))

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from tests.recipes.golden import ELASTIC, GOLDEN, RECIPES, golden_file, launch_text
+from tests.recipes.golden import ALL, GOLDEN, RECIPES, golden_file, launch_text
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, ELASTIC], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("recipe", ALL, ids=lambda path: str(path.relative_to(ROOT)))
 def test_launch_of_every_shipped_recipe(recipe: Path) -> None:
     """If it changed on purpose: python -m tests.recipes.golden, and read the difference before you commit it."""
     assert launch_text(recipe) == golden_file(recipe).read_text()
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {golden_file(recipe) for recipe in [*RECIPES, ELASTIC]} == set(GOLDEN.iterdir())
+    assert {golden_file(recipe) for recipe in ALL} == set(GOLDEN.iterdir())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))

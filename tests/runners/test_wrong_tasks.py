@@ -88,4 +88,4 @@ def test_an_exception_with_a_familiar_name_is_a_failure(tmp_path: Path) -> None:
 def test_an_evaluation_to_a_mean_is_refused(tmp_path: Path) -> None:
     code, stderr, _ = run(tmp_path, "MeanOfMeans", "launch.nproc_per_node=1")
     assert code == 3
-    assert "Task.evaluate: 'index' has the shape []; return one number for each of the 64 samples" in stderr
+    assert "Task.evaluate: 'index' has the shape []; return one number for each of the 4 samples" in stderr

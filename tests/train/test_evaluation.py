@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from launcher.train.engines.single import SingleEngine
-from launcher.train.evaluation import BATCH, evaluate
+from launcher.train.evaluation import MOST, evaluate
 from launcher.train.task import Measured, Task
 
-LENGTHS = [1 + (index * index) % 7 for index in range(BATCH + 30)]  # more than one batch, of unequal lengths
+LENGTHS = [1 + (index * index) % 7 for index in range(MOST + 30)]  # more than one batch, of unequal lengths
 PADDING = 1000.0
 
 
@@ -36,9 +36,9 @@ class Mismatched(Task):
         return {"number": (torch.ones(len(batch), 3), torch.ones(len(batch)))}
 
 
-def evaluated(task: Task) -> dict[str, float]:
+def evaluated(task: Task, batch: int = MOST) -> dict[str, float]:
     data = [torch.full((length,), float(length)) for length in LENGTHS]
-    return evaluate(task, data, SingleEngine(nn.Linear(1, 1), torch.device("cpu")), nullcontext())
+    return evaluate(task, data, SingleEngine(nn.Linear(1, 1), torch.device("cpu")), nullcontext(), batch=batch)
 
 
 def test_a_weighted_mean_is_over_what_is_not_padding() -> None:
@@ -48,11 +48,21 @@ def test_a_weighted_mean_is_over_what_is_not_padding() -> None:
     assert found["squared"] == pytest.approx(sum(length**3 for length in LENGTHS) / numbers, rel=1e-12)
 
 
+def test_a_mean_does_not_hang_on_the_batch() -> None:
+    found, whole = evaluated(Padded(), batch=7), evaluated(Padded())
+    assert found == pytest.approx(whole, rel=1e-12)
+
+
+def test_a_forward_pass_has_so_many_samples_at_most() -> None:
+    with pytest.raises(ValueError, match=r"of the shape \[5, 3\]"):
+        evaluated(Mismatched(), batch=5)
+
+
 def test_the_mean_of_nothing_is_left_out() -> None:
     assert set(evaluated(Padded())) == {"number", "squared"}
 
 
 def test_weights_have_the_shape_of_the_values() -> None:
-    shapes = rf"'number' has values of the shape \[{BATCH}, 3\] and weights of the shape \[{BATCH}\]"
+    shapes = rf"'number' has values of the shape \[{MOST}, 3\] and weights of the shape \[{MOST}\]"
     with pytest.raises(ValueError, match=shapes):
         evaluated(Mismatched())

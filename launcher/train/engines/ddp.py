@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -44,16 +45,25 @@ class DdpEngine(WholeModel):
         self._gradient_bytes = trained_bytes(model)
         # DDP gives every rank the buffers of rank 0 as it enters a forward pass.
         self._has_buffers = any(True for _ in model.buffers())
-        self._ddp = DistributedDataParallel(
-            AnyForward(model),
-            bucket_cap_mb=settings.bucket_mb,
-            find_unused_parameters=settings.find_unused_parameters,
-            gradient_as_bucket_view=True,
-        )
+        self._ddp = self._wrapped(AnyForward(model), settings)
         # The hook adds where DDP would average: the loss carries the one division. It also sees every reduction that
         # really happens, which is what the metrics report.
         self._ddp.register_comm_hook(self._buckets, add_and_log)
         self._arrange_buckets()
+
+    def _wrapped(self, module: nn.Module, settings: ParallelSection) -> DistributedDataParallel:
+        """What reduces the gradients of a module in its backward."""
+        return DistributedDataParallel(
+            module,
+            bucket_cap_mb=settings.bucket_mb,
+            find_unused_parameters=settings.find_unused_parameters,
+            gradient_as_bucket_view=True,
+        )
+
+    def _not_reduced(self) -> AbstractContextManager[None]:
+        """While it lasts, gradients of forward and backward stay with this rank."""
+        context: AbstractContextManager[None] = self._ddp.no_sync()
+        return context
 
     def _arrange_buckets(self) -> None:
         """Let DDP arrange its buckets now, by a backward whose gradients are zeros.
@@ -74,7 +84,7 @@ class DdpEngine(WholeModel):
         if boundary:
             _backward(self._ddp(forward))
             return
-        with self._ddp.no_sync():
+        with self._not_reduced():
             _backward(self._ddp(forward) if self._has_buffers else forward(self.model))
 
     def reduce(self) -> Reductions:

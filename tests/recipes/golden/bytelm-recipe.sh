@@ -26,7 +26,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: cosine, warmup: 0.1, final: 0.1}
+schedule:
+  name: cosine
+  warmup: 0.1
+  final: 0.1
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: end}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -124,7 +130,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "schedule": {
       "name": "cosine",
       "warmup": 0.1,
-      "final": 0.1
+      "final": 0.1,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -231,7 +240,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "warmup_updates": 15,
     "updates": 150,
     "final": 0.1,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 2468352,

@@ -26,7 +26,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: cosine, warmup: 0.1, final: 0.0}
+schedule:
+  name: cosine
+  warmup: 0.1
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: linear, reference_batch: 256}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -122,7 +128,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "schedule": {
       "name": "cosine",
       "warmup": 0.1,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "linear",
@@ -229,7 +238,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "warmup_updates": 12,
     "updates": 120,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 38282,

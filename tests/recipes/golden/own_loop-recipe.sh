@@ -26,7 +26,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: constant, warmup: 0, final: 0.0}
+schedule:
+  name: constant
+  warmup: 0
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -120,7 +126,10 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "schedule": {
       "name": "constant",
       "warmup": 0,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -227,7 +236,9 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "warmup_updates": 0,
     "updates": 90,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 17258,

@@ -1,0 +1,269 @@
+mkdir -p /runs/id
+cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+name: gpt2
+task:
+  entry: PROJECT/recipes/gpt2/task.py:Gpt2
+  args: {data: data}
+data: {samples: null, workers: 2}
+model: {parameters: 124439808}
+batch:
+  global: 512
+  micro: 16
+  accumulation: null
+  tail: keep
+  schedule: []
+multitask:
+  losses: {}
+  backward: joint
+train: {epochs: null, updates: 600000, samples: null, precision: bf16, accumulate_dtype: null,
+  tf32: false, compile: true, max_grad_norm: 1.0, seed: 0, determinism: same-world,
+  virtual_ranks: null}
+optimizer:
+  name: adamw
+  lr: 0.0006
+  weight_decay: 0.1
+  betas: [0.9, 0.95]
+  eps: 1.0e-08
+  momentum: 0.0
+  nesterov: false
+schedule:
+  name: cosine
+  warmup: 2000
+  final: 0.1
+  at: []
+  factor: 0.1
+  unit: updates
+lr_scaling: {rule: none, reference_batch: null}
+eval: {every: 1000}
+guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
+noise_scale: {every: 10, measured: null}
+parallel:
+  engine: ddp
+  deepspeed:
+    stage: 1
+    offload_optimizer: false
+    offload_parameters: false
+    config: {}
+  fsdp:
+    wrap: []
+    defer_reduction: true
+    reshard_after_forward: true
+    checkpoint_activations: false
+    replicas: none
+  bucket_mb: 25.0
+  find_unused_parameters: false
+  sync_batchnorm: false
+  timeout: 600.0
+launch:
+  method: torchrun
+  nodes: 1
+  nproc_per_node: auto
+  grace: 60.0
+  restarts: 3
+  device: auto
+  accelerate: {config_file: null}
+checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
+tracking:
+  wandb:
+    project: gpt2
+    entity: null
+    group: null
+    tags: []
+    mode: auto
+END_OF_FILE
+cat > /runs/id/plan.json <<'END_OF_FILE'
+{
+  "recipe": {
+    "name": "gpt2",
+    "task": {
+      "entry": "PROJECT/recipes/gpt2/task.py:Gpt2",
+      "args": {
+        "data": "data"
+      }
+    },
+    "script": null,
+    "data": {
+      "samples": null,
+      "workers": 2
+    },
+    "model": {
+      "parameters": 124439808
+    },
+    "batch": {
+      "global": 512,
+      "micro": 16,
+      "accumulation": null,
+      "tail": "keep",
+      "schedule": []
+    },
+    "multitask": {
+      "losses": {},
+      "backward": "joint"
+    },
+    "train": {
+      "epochs": null,
+      "updates": 600000,
+      "samples": null,
+      "precision": "bf16",
+      "accumulate_dtype": null,
+      "tf32": false,
+      "compile": true,
+      "max_grad_norm": 1.0,
+      "seed": 0,
+      "determinism": "same-world",
+      "virtual_ranks": null
+    },
+    "optimizer": {
+      "name": "adamw",
+      "lr": 0.0006,
+      "weight_decay": 0.1,
+      "betas": [
+        0.9,
+        0.95
+      ],
+      "eps": 1e-8,
+      "momentum": 0.0,
+      "nesterov": false
+    },
+    "schedule": {
+      "name": "cosine",
+      "warmup": 2000,
+      "final": 0.1,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
+    },
+    "lr_scaling": {
+      "rule": "none",
+      "reference_batch": null
+    },
+    "eval": {
+      "every": 1000
+    },
+    "guard": {
+      "every": 100,
+      "heartbeat": 30.0,
+      "stall": 1800.0,
+      "non_finite": "stop"
+    },
+    "noise_scale": {
+      "every": 10,
+      "measured": null
+    },
+    "parallel": {
+      "engine": "ddp",
+      "deepspeed": {
+        "stage": 1,
+        "offload_optimizer": false,
+        "offload_parameters": false,
+        "config": {}
+      },
+      "fsdp": {
+        "wrap": [],
+        "defer_reduction": true,
+        "reshard_after_forward": true,
+        "checkpoint_activations": false,
+        "replicas": "none"
+      },
+      "bucket_mb": 25.0,
+      "find_unused_parameters": false,
+      "sync_batchnorm": false,
+      "timeout": 600.0
+    },
+    "launch": {
+      "method": "torchrun",
+      "nodes": 1,
+      "nproc_per_node": "auto",
+      "grace": 60.0,
+      "restarts": 3,
+      "device": "auto",
+      "accelerate": {
+        "config_file": null
+      }
+    },
+    "checkpoint": {
+      "every": null,
+      "minutes": 15.0,
+      "keep": 3,
+      "background": false
+    },
+    "tracking": {
+      "wandb": {
+        "project": "gpt2",
+        "entity": null,
+        "group": null,
+        "tags": [],
+        "mode": "auto"
+      }
+    }
+  },
+  "topology": {
+    "nodes": 1,
+    "nproc_per_node": 2,
+    "device": "cpu"
+  },
+  "batch": {
+    "global": 512,
+    "micro": 16,
+    "accumulation": 16,
+    "world_size": 2,
+    "micro_steps": [
+      16,
+      16
+    ],
+    "follows_world": false
+  },
+  "stages": [
+    {
+      "global": 512,
+      "micro_steps": [
+        16,
+        16
+      ],
+      "first_update": 0,
+      "updates": 600000,
+      "learning_rate_scale": 1.0
+    }
+  ],
+  "length": {
+    "data_samples": null,
+    "updates_per_epoch": null,
+    "tail_samples": null,
+    "updates": 600000
+  },
+  "learning_rate": {
+    "base": 0.0006,
+    "scale": 1.0,
+    "shape": "cosine",
+    "warmup_updates": 2000,
+    "updates": 600000,
+    "final": 0.1,
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
+  },
+  "reduction": {
+    "parameters": 124439808,
+    "bytes_per_update": 497759232,
+    "bytes_without_no_sync": 7964147712
+  },
+  "warnings": []
+}
+END_OF_FILE
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \
+  ACCELERATE_MIXED_PRECISION=bf16 \
+  ACCELERATE_USE_CPU=true \
+  CUDA_VISIBLE_DEVICES='' \
+  LAUNCHER_ACCUMULATION=16 \
+  LAUNCHER_GLOBAL_BATCH=512 \
+  LAUNCHER_LEARNING_RATE=0.0006 \
+  LAUNCHER_MICRO_BATCH=16 \
+  LAUNCHER_RUN_DIR=/runs/id \
+  LAUNCHER_SEED=0 \
+  LAUNCHER_UPDATES=600000 \
+  OMP_NUM_THREADS=4 \
+  PYTHONUNBUFFERED=1 \
+  TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \
+  TORCH_ELASTIC_SHUTDOWN_TIMEOUT=60 \
+  WANDB_ERROR_REPORTING=false \
+  python -m launcher.worker.agent torchrun --standalone --nproc-per-node=2 --max-restarts=0 --log-dir=/runs/id/logs/agent -m launcher.worker.entry
