@@ -11,9 +11,10 @@ from rich.text import Text
 from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.deepspeed import ZeroTraffic
 from launcher.plan.editions import EditionRow
 from launcher.plan.noise import BatchNoise
-from launcher.plan.planner import Plan
+from launcher.plan.planner import Plan, ReductionPlan
 from launcher.plan.sharded import ShardedCost
 from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
@@ -72,7 +73,9 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     ranks = plural(batch.world_size, "rank")
     derived = f"{batch.micro} × {batch.accumulation} × {ranks}"
     yield "global batch", f"{batch.global_:,}", _given(plan) if section.global_ else f"= {derived}"
-    if section.micro is None:
+    if plan.found or section.micro == "auto":
+        source = _found(plan)
+    elif section.micro is None:
         source = f"= {batch.global_} / ({batch.accumulation} × {ranks}), rounded up"
     elif section.micro > batch.micro:
         source = f"batch.micro {section.micro}, but the window has no more"
@@ -85,6 +88,17 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     yield "micro-batches", f"{count:,}", f"= {batch.global_} / {batch.micro}{rounded}{last}"
     yield "micro-steps", least_or_most(batch.micro_steps), f"per rank = {count} / {ranks}"
     yield "check", f"{batch.global_:,}", _check(plan)
+
+
+def _found(plan: Plan) -> str:
+    """Where a micro-batch comes from that follows from what fits."""
+    if not plan.found:
+        return f"auto: the most that fits, at most {plan.batch.micro:,}; found before the first update"
+    newest = plan.found[-1]
+    if newest.fits is None:
+        return f"halved when memory ran out in update {newest.since + 1:,}"
+    even = "" if newest.micro == newest.fits else f"; {newest.micro:,} makes a window's parts equal, or no more of them"
+    return f"auto: {newest.fits:,} fit{even}"
 
 
 def _given(plan: Plan) -> str:
@@ -112,6 +126,8 @@ def window_lines(plan: Plan) -> Iterator[Line]:
     for rank in range(batch.world_size):
         samples = sum(part.samples for part in window.micro_batches(rank))
         boxes = "□" * (max(1, batch.micro_steps[rank]) - 1) + "■"
+        if plan.recipe.parallel.abilities.reduces == "micro-step":
+            boxes = "■" * batch.accumulation  # a rank with fewer micro-batches fills up with some of weight zero
         yield f"rank {rank}", f"{samples:,}", boxes.rjust(batch.accumulation)
 
 
@@ -169,8 +185,13 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
     elif plan.sharded_cost is not None:
         yield from _sharded_lines(plan, plan.sharded_cost)
     elif reduction is None:
-        yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
-        yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+        every_step = plan.recipe.parallel.abilities.reduces == "micro-step"
+        many, when = (plan.batch.accumulation, "in every micro-step") if every_step else (1, "at the boundary")
+        yield "reduced", f"{many} ×", f"the gradients per update, {when}; give model.parameters for bytes"
+        if not every_step:
+            yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+    elif plan.zero_traffic is not None:
+        yield from _zero_lines(plan, plan.zero_traffic, reduction)
     else:
         exact = plan.exact_cost
         copies = 1 if exact is None else exact.copies_per_update
@@ -179,6 +200,9 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+    if plan.recipe.batch.halves and plan.topology.world_size > 1:
+        why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
+        yield "when", "after", f"the last backward and not during it, {why}"
     yield from _exact_lines(plan)
 
 
@@ -198,6 +222,21 @@ def _sharded_lines(plan: Plan, cost: ShardedCost) -> Iterator[Line]:
     twice = ", for each forward and each backward" if cost.gathers > steps else ", once for each forward and backward"
     rows = f"{cost.gathers} × {'the' if reduction is None else f'{reduction.parameters:,}'} parameters"
     yield "gathered", gathered, f"per update at most = {rows} × {cost.parameter_bytes} B{twice}"
+
+
+def _zero_lines(plan: Plan, traffic: ZeroTraffic, reduction: ReductionPlan) -> Iterator[Line]:
+    """What a ZeRO stage hands to the network."""
+    stage, steps = plan.recipe.parallel.deepspeed.stage, plan.batch.accumulation
+    copy = f"{reduction.parameters:,} parameters × {traffic.element_bytes} B"
+    if plan.recipe.parallel.abilities.reduces == "boundary":
+        yield "reduced", size(traffic.reduced_bytes), f"per update = {copy}, at the boundary (ZeRO {stage})"
+        yield "without no_sync", size(reduction.bytes_without_no_sync), f"= {steps} × as much"
+    else:
+        yield "reduced", size(traffic.reduced_bytes), f"per update = {copy} × {plural(steps, 'micro-step')}"
+        yield "no_sync", "none", f"ZeRO {stage} reduces in every micro-step: no rank keeps the whole gradient"
+    if traffic.gathered_bytes:
+        when = "once, after the step" if stage < 3 else f"2 × {plural(steps, 'micro-step')}, forward and backward"
+        yield "gathered", size(traffic.gathered_bytes), f"per update = the parameters {when}"
 
 
 def _exact_lines(plan: Plan) -> Iterator[Line]:

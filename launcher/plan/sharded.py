@@ -1,4 +1,4 @@
-"""What a model in parts moves over the network: its parameters are gathered to be used, and gradients go back in parts."""
+"""What a model in parts moves over the network: parameters are gathered to be used, and gradients go back in parts."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ class Abilities:
         exact: bits need not depend on the number of ranks (`train.determinism: exact`).
         unused_parameters: forward passes may leave parameters out (`parallel.find_unused_parameters`).
         sync_batchnorm: BatchNorm may take its statistics from all ranks (`parallel.sync_batchnorm`).
+        recovers_memory: a rank that runs out of memory in a forward or backward leaves no other waiting there, so that
+            sizes can be tried (`batch.micro: auto`).
     """
 
     holds: str
@@ -36,6 +38,7 @@ class Abilities:
     exact: bool
     unused_parameters: bool
     sync_batchnorm: bool
+    recovers_memory: bool
 
 
 _DDP = Abilities(
@@ -48,6 +51,7 @@ _DDP = Abilities(
     exact=True,
     unused_parameters=True,
     sync_batchnorm=True,
+    recovers_memory=True,
 )
 _ACCELERATE = Abilities(
     holds="each rank a whole copy, wrapped by accelerate",
@@ -59,6 +63,7 @@ _ACCELERATE = Abilities(
     exact=False,
     unused_parameters=True,
     sync_batchnorm=True,
+    recovers_memory=False,
 )
 _SHARDED = Abilities(
     holds="parameters, gradients and optimizer state in parts",
@@ -70,6 +75,7 @@ _SHARDED = Abilities(
     exact=False,
     unused_parameters=False,
     sync_batchnorm=False,
+    recovers_memory=False,
 )
 _ZERO_HOLDS = (
     "each rank a whole copy",
@@ -104,6 +110,7 @@ def abilities_of(name: EngineName, zero_stage: int = 0) -> Abilities:
             exact=False,
             unused_parameters=False,
             sync_batchnorm=False,
+            recovers_memory=False,
         )
     return {"ddp": _DDP, "accelerate": _ACCELERATE, "fsdp": _SHARDED}[name]
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from launcher.recipe.schema import FsdpSection
-from launcher.train.accumulation import Accumulation
+from launcher.train.accumulation import MicroBatchData
 from launcher.train.engines.fsdp import FsdpEngine
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.single import SingleEngine
@@ -30,12 +29,13 @@ from launcher.train.evaluation import evaluate
 from launcher.train.guard import DivergedError, ParameterGuard
 from launcher.train.snapshot import Tensors
 from launcher.train.task import Measured
-from launcher.train.task_losses import TaskLosses, loss_weights
+from tests.distributed.engines import CPU, ENGINES, filled_up, whole
 from tests.distributed.gradients import (
     EVALUATED,
     Case,
     Numbered,
     Tokens,
+    accumulation,
     loader,
     make_task,
     relative,
@@ -43,10 +43,8 @@ from tests.distributed.gradients import (
     unsplit,
 )
 
-CPU = torch.device("cpu")
-SPLITS = ("K=4", "uneven ranks", "prime", "fewer samples than ranks")
-ITEMS = ("samples", "tokens", "none on a rank")
-LAYOUTS = ("one", "own forwards")
+SUBJECT = ENGINES["fsdp"]
+HARDEST = (("tokens", "one"), ("none on a rank", "own forwards"))  # items and layouts, where ranks are uneven
 MAX_NORM = 0.5
 
 
@@ -103,18 +101,12 @@ class Result:
     parts_error: float
 
 
-def cases(world: int, kind: Kind) -> list[Case]:
-    """All of them for one kind, and those that are hardest for the others."""
-    every = [
-        Case(*of, "joint") for of in product([split for split in splits(world) if split.name in SPLITS], ITEMS, LAYOUTS)
-    ]
-    if world == 3 and kind is DEFERRED:
-        return every
-    hardest = (("uneven ranks", "tokens", "one"), ("uneven ranks", "none on a rank", "own forwards"))
-    return [case for case in every if (case.split.name, case.items, case.layout) in hardest]
+def cases(world: int) -> list[Case]:
+    (uneven,) = (split for split in splits(world) if split.name == "uneven ranks")
+    return [Case(uneven, items, layout, "joint") for items, layout in HARDEST]
 
 
-ALL = [(world, kind, case) for world, of_world in KINDS.items() for kind in of_world for case in cases(world, kind)]
+ALL = [(world, kind, case) for world, of_world in KINDS.items() for kind in of_world for case in cases(world)]
 
 
 @contextmanager
@@ -143,28 +135,6 @@ def collectives() -> Iterator[dict[str, list[int]]]:
             setattr(dist, name, function)
 
 
-def whole(values: Tensor) -> Tensor:
-    full: Callable[[], Tensor] | None = getattr(values, "full_tensor", None)
-    return values if full is None else full()
-
-
-def gradient(model: nn.Module) -> Tensor:
-    return torch.cat([whole(p.grad).flatten() for p in model.parameters() if p.grad is not None])
-
-
-def padded_bytes(model: nn.Module, shards: int) -> int:
-    rows = {name: -(-len(p) // shards) * shards for name, p in model.named_parameters()}
-    return sum(rows[name] * p[0].numel() * p.element_size() for name, p in model.named_parameters())
-
-
-def accumulation(
-    engine: FsdpEngine | SingleEngine, task: Tokens, filler: Callable[[], Any] | None = None
-) -> Accumulation:
-    section = task.section
-    losses, weights = TaskLosses(task, section), loss_weights(section)
-    return Accumulation(engine, losses, weights, "joint", nullcontext(), lambda loss: loss, filler=filler)
-
-
 def added(value: Tensor) -> float:
     """The sum over all ranks."""
     total = value.clone().double()
@@ -172,18 +142,22 @@ def added(value: Tensor) -> float:
     return float(total)
 
 
+def no_filler() -> MicroBatchData:
+    raise AssertionError("one rank has nothing to fill up")
+
+
 def own_square(task: Tokens, engine: FsdpEngine, loaded: Any) -> float:
     """The squared norm of this rank's own part of the window's gradient, by plain torch."""
     alone = SingleEngine(task.model(), CPU)
-    accumulation(alone, task).accumulate(loaded)
+    accumulation(alone, task, no_filler).accumulate(loaded)
     return sum(float(p.grad.square().sum()) for p in alone.model.parameters() if p.grad is not None)
 
 
 def measure(case: Case, kind: Kind, world: int) -> Result:
-    task = make_task(case, world)
+    task = make_task(case, world, SUBJECT)
     model = task.model()
     shards = world // kind.copies
-    padded = padded_bytes(model, shards)
+    padded = sum(p.nbytes for p in model.parameters()) + filled_up(model, shards)
     engine = FsdpEngine(model, CPU, kind.settings, kind.copies)
     engine.watch_parts(True)
     windows = loader(task, case.split.windows(world), engine)
@@ -204,10 +178,10 @@ def measure(case: Case, kind: Kind, world: int) -> Result:
             own = own_square(task, engine, loaded)
             found = sum(float(square) for square in engine.part_squares())
             parts.append(abs(found - own) / own if own else found)
-        errors.append(relative(gradient(engine.model), true))
+        errors.append(relative(SUBJECT.gradient(engine), true))
         norms.append(abs(added(engine.clip(None)) ** 0.5 / float(true.norm()) - 1))
         engine.clip(MAX_NORM)
-        clipped.append(relative(gradient(engine.model), true * min(1.0, MAX_NORM / (float(true.norm()) + 1e-6))))
+        clipped.append(relative(SUBJECT.gradient(engine), true * min(1.0, MAX_NORM / (float(true.norm()) + 1e-6))))
         engine.model.zero_grad(set_to_none=True)
     return Result(
         error=max(errors),
