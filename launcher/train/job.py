@@ -86,6 +86,9 @@ _ITEMS_UNDER_SYNC_BATCHNORM = Mistake(
 )
 
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 @dataclass(frozen=True)
 class Materials:
     """The user's own objects, built once in each rank, with the same seed in all of them."""
@@ -239,7 +242,8 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
 
     settings = recipe.parallel.fsdp
     if world_size > 1:
-        return FsdpEngine(model, device, settings, copies=machines if settings.replicas == "nodes" else 1)
+        copies = machines if settings.replicas == "nodes" else 1
+        return FsdpEngine(model, device, settings, copies, _HALF.get(recipe.train.precision))
     blocks = blocks_of(model, settings.wrap)  # one rank has nobody to share with
     if settings.checkpoint_activations:
         compute_again_in_backward(blocks)
@@ -248,6 +252,5 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """The context of a forward pass, which may be entered again and again."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    kind = kinds.get(recipe.train.precision)
+    kind = _HALF.get(recipe.train.precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
