@@ -185,11 +185,17 @@ class Checkpoints:
         return None
 
     def prune(self, keep: int) -> None:
-        """Delete old checkpoints, as soon as so many newer ones are good.
+        """Delete old checkpoints, as soon as so many newer ones are good; what cannot be deleted is said, and stays.
 
         Args:
             keep: how many to keep, at least two.
         """
+        try:
+            self._prune(keep)
+        except OSError as error:  # the new one is written: nothing is lost
+            self._say(f"warning: old checkpoints could not be removed: {error.strerror}")
+
+    def _prune(self, keep: int) -> None:
         good = 0
         for folder in self._all():
             if good >= max(keep, LEAST_KEPT):

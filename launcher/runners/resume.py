@@ -14,7 +14,7 @@ from launcher.plan.changes import changes
 from launcher.plan.fitting import Findings
 from launcher.plan.planner import Plan, with_found
 from launcher.rundir.checkpoints import Checkpoints
-from launcher.rundir.generation import read_generation, take_over
+from launcher.rundir.generation import take_over
 from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.rows import cut_rows
@@ -123,9 +123,7 @@ def go_on(run: RunDirectory, say: Say) -> int:
         RequestError: the checkpoint is of another run.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
-    before = read_generation(run)
-    take_over(run)
-    _put_logs_aside(run, before)
+    _put_logs_aside(run, take_over(run) - 1)
     checkpoint = Checkpoints(run, say).newest()
     if checkpoint:
         refuse_foreign(run, checkpoint)
