@@ -69,6 +69,16 @@ class Paced(Mortal):
         return super().loss(model, batch)
 
 
+class Half(Mortal):
+    """Parameters in bf16."""
+
+    def model(self) -> nn.Module:
+        return super().model().bfloat16()
+
+    def train_data(self) -> TensorDataset:
+        return TensorDataset(*(column.bfloat16() for column in self.data.tensors))
+
+
 class Augmented(Counted):
     """Samples that are loaded one by one, with noise."""
 
