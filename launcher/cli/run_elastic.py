@@ -35,7 +35,7 @@ from launcher.runners.new_run import refuse_used
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up
+from launcher.runners.resume import as_it_fits, go_on, has_begun, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -243,7 +243,7 @@ class _Launcher:
         return _Ended(Outcome(RunStatus("interrupted", exit_code=ExitCode.INTERRUPTED)), plan)
 
     def _plan_for(self, round_: Round) -> Plan:
-        plan = self._request.plan
+        plan = as_it_fits(self._request.plan, self._run)
         return plan_again(plan, plan.topology.with_nodes(len(round_.nodes)))
 
     def _spec_to_follow(self, round_: Round) -> LaunchSpec:

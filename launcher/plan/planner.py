@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -10,8 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan, solve_batch
+from launcher.plan.deepspeed import ZeroTraffic, deepspeed_config, refuse_what_a_cpu_lacks, zero_traffic
 from launcher.plan.equal_steps import refuse_unequal_steps
 from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
+from launcher.plan.fitting import FoundMicro, unseen_limits
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, in_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length, updates_of_epochs
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
@@ -45,6 +48,8 @@ class Plan(BaseModel):
         learning_rate: the rate of every update.
         reduction: bytes that cross the network; None while the parameters are not known.
         warnings: what will hurt, the worst first.
+        found: micro-batches that the run has found by trying, in the order of the updates from which on they hold; the
+            last one is that of `batch`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +62,7 @@ class Plan(BaseModel):
     learning_rate: LearningRatePlan
     reduction: ReductionPlan | None
     warnings: tuple[str, ...]
+    found: tuple[FoundMicro, ...] = ()
 
     def windows(self, first_update: int = 0) -> Iterator[Window]:
         """The windows of the run from an update on; the length of the data must be known.
@@ -66,7 +72,7 @@ class Plan(BaseModel):
         """
         if self.length.data_samples is None or self.length.updates is None:
             raise ValueError("the plan does not know the length of the data yet")
-        return windows_of_run(
+        windows = windows_of_run(
             data_samples=self.length.data_samples,
             global_batch=self.batch.global_,
             micro=self.batch.micro,
@@ -80,6 +86,14 @@ class Plan(BaseModel):
             first_update=first_update,
             virtual_ranks=self.recipe.train.exact_ranks,
         )
+        if len(self.found) < 2:
+            return windows
+        return (replace(window, micro=self._micro_at(window.update)) for window in windows)
+
+    def _micro_at(self, update: int) -> int:
+        """Samples per micro-step in an update (from 0): as many as in the launch that made it first."""
+        held = [found.micro for found in self.found if found.since <= update]
+        return min(held[-1] if held else self.found[0].micro, self.batch.global_)
 
     def global_batch_at(self, update: float) -> int:
         """Samples of a full window of the stage that an update (from 0) belongs to."""
@@ -92,12 +106,23 @@ class Plan(BaseModel):
         gradient = self.reduction.parameters * GRADIENT_BYTES if self.reduction else None
         return exact_cost(self.recipe, self.topology.world_size, gradient)
 
+    @property
+    def zero_traffic(self) -> ZeroTraffic | None:
+        """What DeepSpeed hands to the network; None for other engines."""
+        return zero_traffic(self.recipe, self.batch)
+
     def to_json(self) -> str:
         """The plan as `plan.json` holds it."""
         return self.model_dump_json(by_alias=True, indent=2)
 
 
-def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (), unread_task: bool = False) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    topology: Topology,
+    batchnorm: Sequence[str] = (),
+    unread_task: bool = False,
+    found: Sequence[FoundMicro] = (),
+) -> Plan:
     """Work a recipe out for the processes that it gets.
 
     Args:
@@ -105,18 +130,22 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
         topology: the processes.
         batchnorm: places where the task's code names BatchNorm layers, for the warnings.
         unread_task: whether only running the task's code would tell how it writes its losses, for the warnings.
+        found: micro-batches that the run has found by trying.
 
     Raises:
         RequestError: a batch that cannot be, a run without a single update, or layers that the split does not suit.
     """
     virtual_ranks = recipe.train.exact_ranks
     refuse_too_many_ranks(virtual_ranks, topology.world_size)
-    batch = solve_batch(recipe.batch, topology.world_size, virtual_ranks)
+    batch = solve_batch(recipe.batch, topology.world_size, virtual_ranks, found[-1].micro if found else None)
     last = last_windowing(recipe, batch.global_)
     schedule = solve_schedule(recipe.batch, last)
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
     refuse_unequal_steps(recipe, batch, stages, length)
+    if recipe.parallel.engine == "deepspeed":
+        refuse_what_a_cpu_lacks(recipe, topology.device)
+        deepspeed_config(recipe, batch, stages)  # refuses what contradicts the recipe
     reduction = _reduction(recipe, batch)
     shape = recipe.schedule
     of_epochs = partial(updates_of_epochs, recipe, schedule, last)
@@ -144,7 +173,8 @@ def make_plan(recipe: Recipe, topology: Topology, batchnorm: Sequence[str] = (),
         length=length,
         learning_rate=rate,
         reduction=reduction,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *unseen_limits(recipe, topology.device)),
+        found=tuple(found),
     )
 
 
@@ -177,13 +207,24 @@ def plan_again(plan: Plan, topology: Topology) -> Plan:
     Raises:
         RequestError: the recipe cannot be planned for them.
     """
-    return make_plan(plan.recipe, topology).model_copy(update={"warnings": plan.warnings})
+    return make_plan(plan.recipe, topology, found=plan.found).model_copy(update={"warnings": plan.warnings})
+
+
+def with_found(plan: Plan, found: Sequence[FoundMicro]) -> Plan:
+    """The plan again, with the micro-batches that the run has found by trying."""
+    return plan_again(plan.model_copy(update={"found": tuple(found)}), plan.topology)
 
 
 def _reduction(recipe: Recipe, batch: BatchPlan) -> ReductionPlan | None:
     parameters = recipe.model.parameters
     if parameters is None:
         return None
+    traffic = zero_traffic(recipe, batch)
+    if traffic is not None:
+        every_step = traffic.reduced_bytes // traffic.times * batch.accumulation
+        return ReductionPlan(
+            parameters=parameters, bytes_per_update=traffic.reduced_bytes, bytes_without_no_sync=every_step
+        )
     gradient = parameters * GRADIENT_BYTES if batch.world_size > 1 else 0
     exact = exact_cost(recipe, batch.world_size, gradient)
     reduced = gradient if exact is None or exact.bytes_per_update is None else exact.bytes_per_update

@@ -25,6 +25,8 @@ class Abilities:
         exact: bits need not depend on the number of ranks (`train.determinism: exact`).
         unused_parameters: forward passes may leave parameters out (`parallel.find_unused_parameters`).
         sync_batchnorm: BatchNorm may take its statistics from all ranks (`parallel.sync_batchnorm`).
+        recovers_memory: a rank that runs out of memory in a forward or backward leaves no other waiting there, so that
+            sizes can be tried (`batch.micro: auto`).
         wide_gradients: gradients of half-precision parameters may be added up in fp32 (`train.accumulate_dtype`).
         compiles: the model may be compiled (`train.compile`).
     """
@@ -38,6 +40,7 @@ class Abilities:
     exact: bool
     unused_parameters: bool
     sync_batchnorm: bool
+    recovers_memory: bool
     wide_gradients: bool = False
     compiles: bool = False
 
@@ -52,6 +55,7 @@ _DDP = Abilities(
     exact=True,
     unused_parameters=True,
     sync_batchnorm=True,
+    recovers_memory=True,
     wide_gradients=True,
     compiles=True,
 )
@@ -65,6 +69,7 @@ _ACCELERATE = Abilities(
     exact=False,
     unused_parameters=True,
     sync_batchnorm=True,
+    recovers_memory=False,
     compiles=True,
 )
 _SHARDED = Abilities(
@@ -77,6 +82,7 @@ _SHARDED = Abilities(
     exact=False,
     unused_parameters=False,
     sync_batchnorm=False,
+    recovers_memory=False,
 )
 _ZERO_HOLDS = (
     "each rank a whole copy",
@@ -111,6 +117,8 @@ def abilities_of(name: EngineName, zero_stage: int = 0) -> Abilities:
             exact=False,
             unused_parameters=False,
             sync_batchnorm=False,
+            recovers_memory=False,
+            wide_gradients=True,
         )
     return {"ddp": _DDP, "accelerate": _ACCELERATE, "fsdp": _SHARDED}[name]
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
 from launcher.recipe.engines import Abilities, engines_that
+from launcher.recipe.fitting import hindrances
 from launcher.recipe.node_range import MOST_ELASTIC_NODES
-from launcher.recipe.schema import Recipe, Section
+from launcher.recipe.schema import BatchSection, Recipe, Section
 
 
 def broken_rules(recipe: Recipe, unknown: Collection[str] = ()) -> Iterator[Mistake]:
@@ -39,18 +40,45 @@ def _one_thing_to_run(recipe: Recipe) -> Iterator[Mistake]:
 
 def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
     batch = recipe.batch
+    if batch.micro == "auto":
+        yield from _auto_finds_the_rest(batch)
+        return
     given = {"global": batch.global_, "micro": batch.micro, "accumulation": batch.accumulation}
     present = [key for key, value in given.items() if value is not None]
     if len(present) >= 2:
         return
     cure = {
         (): "Write for example batch: {global: 256, micro: 32}",
-        ("global",): "Add batch.micro, the samples that fit into one forward and backward",
+        ("global",): "Add batch.micro, the samples that fit into one forward and backward (auto finds them)",
         ("micro",): "Add batch.global, the samples of one update over all ranks",
         ("accumulation",): "Add batch.global, the samples of one update over all ranks",
     }[tuple(present)]
     only = f"only {present[0]} is" if present else "none is"
     yield Mistake("batch", f"two of global, micro and accumulation are needed, and {only} given", cure)
+
+
+def _auto_finds_the_rest(batch: BatchSection) -> Iterator[Mistake]:
+    if batch.global_ is None:
+        yield Mistake(
+            "batch.micro",
+            "auto needs batch.global, the samples of one update over all ranks: it says how many micro-steps they make",
+            "Write for example batch: {global: 256, micro: auto}",
+        )
+    if batch.accumulation is not None:
+        yield Mistake(
+            "batch.accumulation",
+            "cannot be chosen with batch.micro=auto: it follows from what fits",
+            "Delete it, or give it instead of batch.micro",
+        )
+
+
+def _sizes_can_be_tried(recipe: Recipe) -> Iterator[Mistake]:
+    batch = recipe.batch
+    for key, why in hindrances(recipe):
+        if batch.micro == "auto":
+            yield Mistake("batch.micro", f"auto does not go with {key}: {why}", "Give a number")
+        if batch.on_out_of_memory == "halve":
+            yield Mistake("batch.on_out_of_memory", f"halve does not go with {key}: {why}", "Set it to stop")
 
 
 def _schedule_leads_to_a_global_batch(recipe: Recipe) -> Iterator[Mistake]:
@@ -202,6 +230,31 @@ def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
+    """What a ZeRO stage lacks."""
+    settings, precision = recipe.parallel.deepspeed, recipe.train.precision
+    if recipe.parallel.engine != "deepspeed":
+        return
+    if settings.offload_optimizer and settings.stage == 0:
+        yield Mistake(
+            "parallel.deepspeed.offload_optimizer",
+            "ZeRO stage 0 shares out nothing, and offloads nothing",
+            "Set parallel.deepspeed.stage=1, 2 or 3",
+        )
+    if settings.offload_parameters and settings.stage < 3:
+        yield Mistake(
+            "parallel.deepspeed.offload_parameters",
+            f"ZeRO stage {settings.stage} keeps the parameters whole on every rank",
+            "Set parallel.deepspeed.stage=3",
+        )
+    if settings.stage == 0 and precision != "fp32":
+        yield Mistake(
+            "parallel.deepspeed.stage",
+            f"ZeRO stage 0 trains in fp32 only here, not in {precision}",
+            "Set parallel.deepspeed.stage=1, which also holds a whole model, or parallel.engine=ddp",
+        )
+
+
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -304,7 +357,9 @@ def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
 
 def _script_has_its_own_batch_schedule(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.script is not None and recipe.task is None:
-        yield from _changed_from_default("batch", recipe.batch, ("global_", "micro", "accumulation", "tail"))
+        yield from _changed_from_default(
+            "batch", recipe.batch, ("global_", "micro", "accumulation", "tail", "on_out_of_memory")
+        )
 
 
 def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...]) -> Iterator[Mistake]:
@@ -316,6 +371,7 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
 _RULES = (
     (_one_thing_to_run, ("task", "script")),
     (_two_of_the_batch, ("batch",)),
+    (_sizes_can_be_tried, ("batch", "task", "script", "train", "parallel")),
     (_schedule_leads_to_a_global_batch, ("batch",)),
     (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),
@@ -326,6 +382,7 @@ _RULES = (
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
     (_compiled_buckets, ("train", "parallel")),
+    (_deepspeed_stage_can, ("parallel", "train")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

@@ -78,8 +78,15 @@ class BatchSection(Section):
     """How many samples an update sees; give any two of global, micro and accumulation."""
 
     global_: Count | None = Field(default=None, alias="global", description="Samples per update over all ranks.")
-    micro: Count | None = Field(default=None, description="Samples per micro-step of one rank.")
+    micro: Literal["auto"] | Count | None = Field(
+        default=None, description="Samples per micro-step of one rank; auto is the most that fits, found by trying."
+    )
     accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
+    on_out_of_memory: Literal["stop", "halve"] | None = Field(
+        default=None,
+        description="Where memory runs out in a micro-step: end the run, or halve micro and take the update again, for "
+        "which gradients are reduced after the last backward and not during it; null: halve if micro is auto.",
+    )
     tail: Literal["keep", "drop"] = Field(
         default="keep", description="The short last window of an epoch: step on what it has, or drop it."
     )
@@ -88,6 +95,12 @@ class BatchSection(Section):
         strict=False,
         description="Stages with a global batch of their own, one after the other, before `global` holds.",
     )
+
+    @property
+    def halves(self) -> bool:
+        """Whether the micro-batch is halved where memory runs out. That costs the overlap of the reduction with the
+        last backward, which a size that was chosen does without and one that was found by trying has need of."""
+        return self.on_out_of_memory == "halve" or (self.on_out_of_memory is None and self.micro == "auto")
 
 
 Backward = Literal["joint", "sequential", "shared"]

@@ -35,6 +35,11 @@ class RunDirectory:
         return self.path / "accelerate.yaml"
 
     @property
+    def deepspeed_config(self) -> Path:
+        """The configuration of DeepSpeed, for runs whose engine it is."""
+        return self.path / "deepspeed.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per update."""
         return self.path / "metrics.jsonl"
@@ -63,6 +68,11 @@ class RunDirectory:
     def data(self) -> Path:
         """A few numbers of the data that the run was begun with."""
         return self.path / ".data.json"
+
+    @property
+    def fitting(self) -> Path:
+        """The micro-batches that launches of the run have found to fit."""
+        return self.path / ".fitting.json"
 
     @property
     def generation(self) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from launcher.errors import RequestError, RunDirectoryUnusableError
 from launcher.plan.changes import changes
-from launcher.plan.planner import Plan
+from launcher.plan.fitting import Findings
+from launcher.plan.planner import Plan, with_found
 from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
@@ -67,7 +68,7 @@ def has_begun(run: RunDirectory) -> bool:
 def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     """Make a run's directory ready to go on, as `go_on` does, with a recipe that may be another one.
 
-    With another recipe the run is another one to W&B. A fork takes the data as they are now.
+    With another recipe the run is another one to W&B. A fork takes the data as they are now, and finds anew what fits.
 
     Args:
         run: the directory of a run, which is held.
@@ -89,7 +90,19 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         write_atomically(run.wandb_id, f"{NEW_WANDB_RUN}\n", lasting=True)
     if fork:
         run.data.unlink(missing_ok=True)
+        run.fitting.unlink(missing_ok=True)
     return update
+
+
+def as_it_fits(plan: Plan, run: RunDirectory) -> Plan:
+    """The plan with the micro-batch that the launches before have found, if they have.
+
+    Args:
+        plan: the plan to go on with.
+        run: the directory of the run.
+    """
+    found = Findings.read(run.fitting, plan.recipe)
+    return with_found(plan, found) if found else plan
 
 
 def go_on(run: RunDirectory, say: Say) -> int:

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from launcher.errors import Mistake, RequestError
+from launcher.plan.deepspeed import deepspeed_config
 from launcher.plan.planner import Plan
 from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation, LoadedWindow
 from launcher.train.compiling import compile_model
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
+from launcher.train.engines.deepspeed import DeepspeedEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.single import SingleEngine
@@ -28,6 +30,7 @@ from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
 from launcher.train.progress import Progress
 from launcher.train.randomness import seed_everything
+from launcher.train.run_windows import RunWindows
 from launcher.train.snapshot import Numbers, optimizer_kind
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
@@ -51,6 +54,7 @@ class Job:
         guard: watches that the ranks hold the same parameters.
         finite: watches that numbers are finite.
         windows: the windows with this rank's micro-batches.
+        go_on: lets `windows` be those of another plan from an update (from 0) on.
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
         should_stop: whether this rank was asked to stop.
@@ -68,6 +72,7 @@ class Job:
     guard: ParameterGuard
     finite: FiniteGuard
     windows: Iterable[LoadedWindow]
+    go_on: Callable[[Plan, int], None]
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
     should_stop: Callable[[], bool]
@@ -133,7 +138,14 @@ def build_job(
     """
     progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
-    engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
+    engine: Engine
+    scaler: torch.amp.GradScaler | None = None
+    if recipe.parallel.engine == "deepspeed":
+        config = deepspeed_config(recipe, plan.batch, plan.stages)
+        engine = zero = DeepspeedEngine(materials.model.to(device), device, config)
+        scaler = zero.scaler
+    else:
+        engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
     if recipe.train.compile:
         compile_model(engine.model)
     seed_everything(recipe.train.seed, rank)
@@ -142,7 +154,7 @@ def build_job(
     engine.hold(optimizer)
     half = recipe.train.precision == "fp16"
     skips = recipe.guard.non_finite == "skip"
-    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
+    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips, scaler)
     losses, weights, precision = (
         TaskLosses(task, recipe.multitask),
         loss_weights(recipe.multitask),
@@ -151,8 +163,12 @@ def build_job(
     if recipe.parallel.sync_batchnorm and losses.count_items:
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
     exact = recipe.train.exact_ranks is not None
-    shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
-    loader = WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
+
+    def load(of: Plan, first: int) -> WindowLoader:
+        shares = shares_of_rank(of.windows(first), rank, len(data), recipe.train.seed)
+        return WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
+
+    windows = RunWindows(load, plan, first_update)
     return Job(
         plan=plan,
         task=task,
@@ -167,14 +183,15 @@ def build_job(
             stepper.scale,
             progress,
             seed=recipe.train.seed if exact else None,
-            filler=partial(loader.filler, plan.batch.micro),
+            filler=partial(windows.loader.filler, plan.batch.micro),
         ),
         stepper=stepper,
         optimizer_kind=kind,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=loader,
+        windows=windows,
+        go_on=windows.go_on,
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
@@ -209,8 +226,9 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
 
         return AccelerateEngine(model, device, recipe.parallel)
-    # DDP reduces in the format of the parameters, whatever that of the gradients (torch 2.13 raises an error).
-    if recipe.multitask.backward == "joint" and not wide:
+    # DDP reduces in the format of the parameters, whatever that of the gradients (torch 2.13 raises an error), and
+    # while the backward goes on, where ranks that may run out of memory must agree first.
+    if recipe.multitask.backward == "joint" and not wide and not recipe.batch.halves:
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
 

@@ -19,6 +19,7 @@ from launcher.train.loop import train
 from launcher.train.step_result import StepResult
 from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
+from launcher.worker.fitting import fitted, keeper
 from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
@@ -63,6 +64,8 @@ def run_training(
         if plan.recipe.checkpoint.wanted:
             refuse_what_cannot_be_kept(ready.materials.model)  # while it is whole
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
+        job = fitted(job, ready.materials.train_data, first_update, run)
+        plan = job.plan
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print, generation) if plan.recipe.checkpoint.wanted else None
@@ -79,7 +82,7 @@ def run_training(
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, begins, saver)
+            finished = train(job, log, begins, saver, keeper(env.rank, run))
         finally:
             heart.progress.ends()
             trackers.finish(finished)

@@ -10,6 +10,7 @@ batch:
   global: 64
   micro: 16
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -95,6 +96,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 64,
       "micro": 16,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -249,7 +251,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 9873408,
     "bytes_without_no_sync": 19746816
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \

@@ -10,6 +10,7 @@ batch:
   global: 22
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -90,6 +91,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 22,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -240,7 +242,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "drop_factor": 0.1
   },
   "reduction": null,
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \

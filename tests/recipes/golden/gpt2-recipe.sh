@@ -10,6 +10,7 @@ batch:
   global: 512
   micro: 16
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -93,6 +94,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 512,
       "micro": 16,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -247,7 +249,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 497759232,
     "bytes_without_no_sync": 7964147712
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \

@@ -10,6 +10,7 @@ batch:
   global: 8192
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -93,6 +94,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 8192,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -257,7 +259,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   },
   "warnings": [
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-batch, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm, or parallel.sync_batchnorm=true on GPUs."
-  ]
+  ],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=128 \

@@ -10,6 +10,7 @@ batch:
   global: 8192
   micro: 8
   accumulation: null
+  on_out_of_memory: null
   tail: drop
   schedule: []
 multitask:
@@ -94,6 +95,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 8192,
       "micro": 8,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "drop",
       "schedule": []
     },
@@ -259,7 +261,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "warnings": [
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-step of all ranks, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm for results that do not depend on the split.",
     "batch.tail=drop leaves out 3215 of 1281167 samples in each epoch; keep trains on all of them."
-  ]
+  ],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=512 \

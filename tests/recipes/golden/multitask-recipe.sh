@@ -10,6 +10,7 @@ batch:
   global: 256
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -93,6 +94,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 256,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -251,7 +253,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 170288,
     "bytes_without_no_sync": 681152
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \

@@ -10,6 +10,7 @@ batch:
   global: 16
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -91,6 +92,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 16,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -241,7 +243,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "drop_factor": 0.1
   },
   "reduction": null,
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml <<'END_OF_FILE'

@@ -10,6 +10,7 @@ batch:
   global: 250
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -91,6 +92,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 250,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -247,7 +249,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   },
   "warnings": [
     "a script that takes 4 micro-steps of 32 on 2 ranks alike sees 256 samples per update, not 250; batch.global=192 or 256 is what it would see, and an Accumulator.from_env with its sampler() sees what is planned."
-  ]
+  ],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \

@@ -10,6 +10,7 @@ batch:
   global: 128
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -91,6 +92,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -245,7 +247,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 69032,
     "bytes_without_no_sync": 138064
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \

@@ -16,6 +16,7 @@ batch:
   global: 128
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -109,6 +110,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -263,7 +265,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 35192832,
     "bytes_without_no_sync": 563085312
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \

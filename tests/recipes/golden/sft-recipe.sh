@@ -11,6 +11,7 @@ batch:
   global: 128
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -97,6 +98,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -251,7 +253,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
     "bytes_per_update": 1976131072,
     "bytes_without_no_sync": 31618097152
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \

@@ -11,6 +11,7 @@ batch:
   global: 128
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -97,6 +98,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
       "global": 128,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -248,16 +250,41 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   },
   "reduction": {
     "parameters": 494032768,
-    "bytes_per_update": 1976131072,
-    "bytes_without_no_sync": 31618097152
+    "bytes_per_update": 15809048576,
+    "bytes_without_no_sync": 15809048576
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
+}
+END_OF_FILE
+cat > /runs/id/deepspeed.json <<'END_OF_FILE'
+{
+  "train_micro_batch_size_per_gpu": 4,
+  "gradient_accumulation_steps": 16,
+  "gradient_clipping": 1.0,
+  "steps_per_print": null,
+  "wall_clock_breakdown": false,
+  "zero_allow_untested_optimizer": true,
+  "zero_force_ds_cpu_optimizer": false,
+  "zero_optimization": {
+    "stage": 2,
+    "reduce_bucket_size": 6553600,
+    "allgather_bucket_size": 6553600
+  },
+  "bf16": {
+    "enabled": true,
+    "check_grad_overflow": true
+  },
+  "fp16": {
+    "enabled": false
+  }
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \
   ACCELERATE_MIXED_PRECISION=bf16 \
   ACCELERATE_USE_CPU=true \
   CUDA_VISIBLE_DEVICES='' \
+  DS_ACCELERATOR=cpu \
   LAUNCHER_ACCUMULATION=16 \
   LAUNCHER_GLOBAL_BATCH=128 \
   LAUNCHER_LEARNING_RATE=2e-05 \
