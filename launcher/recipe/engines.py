@@ -110,7 +110,7 @@ def abilities_of(name: EngineName, zero_stage: int = 0) -> Abilities:
         return Abilities(
             holds=_ZERO_HOLDS[zero_stage],
             reduces="boundary" if zero_stage < 2 else "micro-step",
-            unequal_steps=False,
+            unequal_steps=zero_stage < 2,
             several_backwards=False,
             proves=False,
             elastic=True,

@@ -220,16 +220,6 @@ def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
-def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
-    """PyTorch cuts what it compiles at the buckets, of which it takes the first one to be of 1 MiB."""
-    if recipe.train.compile and recipe.parallel.engine in ("ddp", "accelerate") and recipe.parallel.bucket_mb < 1:
-        yield Mistake(
-            "parallel.bucket_mb",
-            f"train.compile needs at least 1, not {recipe.parallel.bucket_mb:g}",
-            "Delete it, or set train.compile=false",
-        )
-
-
 def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
     """What a ZeRO stage lacks."""
     settings, precision = recipe.parallel.deepspeed, recipe.train.precision
@@ -252,6 +242,16 @@ def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
             "parallel.deepspeed.stage",
             f"ZeRO stage 0 trains in fp32 only here, not in {precision}",
             "Set parallel.deepspeed.stage=1, which also holds a whole model, or parallel.engine=ddp",
+        )
+
+
+def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
+    """PyTorch cuts what it compiles at the buckets, of which it takes the first one to be of 1 MiB."""
+    if recipe.train.compile and recipe.parallel.engine in ("ddp", "accelerate") and recipe.parallel.bucket_mb < 1:
+        yield Mistake(
+            "parallel.bucket_mb",
+            f"train.compile needs at least 1, not {recipe.parallel.bucket_mb:g}",
+            "Delete it, or set train.compile=false",
         )
 
 
@@ -381,8 +381,8 @@ _RULES = (
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
-    (_compiled_buckets, ("train", "parallel")),
     (_deepspeed_stage_can, ("parallel", "train")),
+    (_compiled_buckets, ("train", "parallel")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

@@ -84,8 +84,8 @@ class BatchSection(Section):
     accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
     on_out_of_memory: Literal["stop", "halve"] | None = Field(
         default=None,
-        description="Where memory runs out in a micro-step: end the run, or halve micro and take the update again, for "
-        "which gradients are reduced after the last backward and not during it; null: halve if micro is auto.",
+        description="When memory runs out, end, or halve micro and go on (reducing after the last backward); "
+        "null: halve if auto.",
     )
     tail: Literal["keep", "drop"] = Field(
         default="keep", description="The short last window of an epoch: step on what it has, or drop it."

@@ -86,6 +86,9 @@ _ITEMS_UNDER_SYNC_BATCHNORM = Mistake(
 )
 
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 @dataclass(frozen=True)
 class Materials:
     """The user's own objects, built once in each rank, with the same seed in all of them."""
@@ -226,8 +229,8 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
 
         return AccelerateEngine(model, device, recipe.parallel)
-    # DDP reduces in the format of the parameters, whatever that of the gradients (torch 2.13 raises an error), and
-    # while the backward goes on, where ranks that may run out of memory must agree first.
+    # DDP reduces in the format of the parameters, whatever that of the gradients (torch 2.13 raises an error); and
+    # where a window may have to be taken again, ranks agree before anything is reduced.
     if recipe.multitask.backward == "joint" and not wide and not recipe.batch.halves:
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
@@ -239,7 +242,8 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
 
     settings = recipe.parallel.fsdp
     if world_size > 1:
-        return FsdpEngine(model, device, settings, copies=machines if settings.replicas == "nodes" else 1)
+        copies = machines if settings.replicas == "nodes" else 1
+        return FsdpEngine(model, device, settings, copies, _HALF.get(recipe.train.precision))
     blocks = blocks_of(model, settings.wrap)  # one rank has nobody to share with
     if settings.checkpoint_activations:
         compute_again_in_backward(blocks)
@@ -248,6 +252,5 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """The context of a forward pass, which may be entered again and again."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    kind = kinds.get(recipe.train.precision)
+    kind = _HALF.get(recipe.train.precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
