@@ -69,6 +69,13 @@ class Paced(Mortal):
         return super().loss(model, batch)
 
 
+class Undropped(Mortal):
+    """Without dropout, whose random numbers a compiler draws in its own way."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(*(layer for layer in super().model().children() if not isinstance(layer, nn.Dropout)))
+
+
 class Half(Mortal):
     """Parameters in bf16."""
 
