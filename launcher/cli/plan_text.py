@@ -15,6 +15,7 @@ from launcher.plan.deepspeed import ZeroTraffic
 from launcher.plan.editions import EditionRow
 from launcher.plan.noise import BatchNoise
 from launcher.plan.planner import Plan, ReductionPlan
+from launcher.plan.sharded import ShardedCost
 from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
@@ -181,6 +182,8 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
     reduction = plan.reduction
     if plan.topology.world_size == 1:
         yield "reduced", "0 B", "one rank has nobody to reduce with"
+    elif plan.sharded_cost is not None:
+        yield from _sharded_lines(plan, plan.sharded_cost)
     elif reduction is None:
         every_step = plan.recipe.parallel.abilities.reduces == "micro-step"
         many, when = (plan.batch.accumulation, "in every micro-step") if every_step else (1, "at the boundary")
@@ -200,7 +203,28 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
     if plan.recipe.batch.halves and plan.topology.world_size > 1:
         why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
         yield "when", "after", f"the last backward and not during it, {why}"
+    if plan.recipe.train.accumulate_dtype is not None:
+        after = "" if plan.topology.world_size == 1 else ", whose gradients are reduced after the last backward"
+        yield "added up in", "fp32", f"train.accumulate_dtype: also those of bf16 and fp16 parameters{after}"
     yield from _exact_lines(plan)
+
+
+def _sharded_lines(plan: Plan, cost: ShardedCost) -> Iterator[Line]:
+    """What a model in parts moves for each update."""
+    reduction, settings, steps = plan.reduction, plan.recipe.parallel.fsdp, plan.batch.accumulation
+    each = f"of {cost.copies} copies, 1/{cost.shards} each" if cost.copies > 1 else f"1/{cost.shards} of the model"
+    yield "held", f"1/{cost.shards}", f"{each}: parameters, gradients, optimizer state"
+    wait = "whole until then" if settings.defer_reduction else "parallel.fsdp.defer_reduction=true reduces once"
+    when = "at the boundary" if settings.defer_reduction else f"in each of {plural(steps, 'micro-step')}"
+    per = "the gradients" if reduction is None else f"{reduction.parameters:,} parameters × 4 B"
+    among = f" + 1/{cost.shards} between the copies" if cost.copies > 1 else ""
+    times = f"{cost.reductions:.4g} ×"
+    reduced = times if reduction is None else size(reduction.bytes_per_update)
+    yield "reduced", reduced, f"per update = {times} {per}, {when}{among}; {wait}"
+    gathered = f"{cost.gathers} ×" if reduction is None else size(reduction.gathered_bytes)
+    twice = ", for each forward and each backward" if cost.gathers > steps else ", once for each forward and backward"
+    rows = f"{cost.gathers} × {'the' if reduction is None else f'{reduction.parameters:,}'} parameters"
+    yield "gathered", gathered, f"per update at most = {rows} × {cost.parameter_bytes} B{twice}"
 
 
 def _zero_lines(plan: Plan, traffic: ZeroTraffic, reduction: ReductionPlan) -> Iterator[Line]:

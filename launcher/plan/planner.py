@@ -17,6 +17,7 @@ from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
 from launcher.plan.fitting import FoundMicro, unseen_limits
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, in_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length, updates_of_epochs
+from launcher.plan.sharded import ShardedCost, refuse_copies_without_parts, sharded_cost
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
 from launcher.plan.topology import Topology
 from launcher.plan.warnings import plan_warnings
@@ -27,13 +28,21 @@ GRADIENT_BYTES = 4  # of one parameter: gradients are kept and reduced in fp32
 
 
 class ReductionPlan(BaseModel):
-    """What crosses the network: bytes of gradient that one rank hands to all-reduce per update."""
+    """What crosses the network.
+
+    Attributes:
+        parameters: that are trained.
+        bytes_per_update: of gradient that one rank hands to reductions per update.
+        bytes_without_no_sync: the same if every micro-step reduced.
+        gathered_bytes: of parameters that a rank is given per update, at most, where the ranks hold the model in parts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parameters: int
     bytes_per_update: int
     bytes_without_no_sync: int
+    gathered_bytes: int = 0
 
 
 class Plan(BaseModel):
@@ -101,6 +110,11 @@ class Plan(BaseModel):
         return next(begun, self.stages[0]).global_
 
     @property
+    def sharded_cost(self) -> ShardedCost | None:
+        """What a model in parts moves; None where each rank has the whole."""
+        return sharded_cost(self.recipe, self.topology, self.batch)
+
+    @property
     def exact_cost(self) -> ExactCost | None:
         """What `train.determinism: exact` costs the run; None without it."""
         gradient = self.reduction.parameters * GRADIENT_BYTES if self.reduction else None
@@ -137,6 +151,7 @@ def make_plan(
     """
     virtual_ranks = recipe.train.exact_ranks
     refuse_too_many_ranks(virtual_ranks, topology.world_size)
+    refuse_copies_without_parts(recipe, topology)
     batch = solve_batch(recipe.batch, topology.world_size, virtual_ranks, found[-1].micro if found else None)
     last = last_windowing(recipe, batch.global_)
     schedule = solve_schedule(recipe.batch, last)
@@ -146,7 +161,7 @@ def make_plan(
     if recipe.parallel.engine == "deepspeed":
         refuse_what_a_cpu_lacks(recipe, topology.device)
         deepspeed_config(recipe, batch, stages)  # refuses what contradicts the recipe
-    reduction = _reduction(recipe, batch)
+    reduction = _reduction(recipe, topology, batch)
     shape = recipe.schedule
     of_epochs = partial(updates_of_epochs, recipe, schedule, last)
     warmup, *drops = (in_updates(place, shape.unit, length.updates, of_epochs) for place in (shape.warmup, *shape.at))
@@ -215,7 +230,7 @@ def with_found(plan: Plan, found: Sequence[FoundMicro]) -> Plan:
     return plan_again(plan.model_copy(update={"found": tuple(found)}), plan.topology)
 
 
-def _reduction(recipe: Recipe, batch: BatchPlan) -> ReductionPlan | None:
+def _reduction(recipe: Recipe, topology: Topology, batch: BatchPlan) -> ReductionPlan | None:
     parameters = recipe.model.parameters
     if parameters is None:
         return None
@@ -226,6 +241,14 @@ def _reduction(recipe: Recipe, batch: BatchPlan) -> ReductionPlan | None:
             parameters=parameters, bytes_per_update=traffic.reduced_bytes, bytes_without_no_sync=every_step
         )
     gradient = parameters * GRADIENT_BYTES if batch.world_size > 1 else 0
+    sharded = sharded_cost(recipe, topology, batch)
+    if sharded is not None:
+        return ReductionPlan(
+            parameters=parameters,
+            bytes_per_update=round(gradient * sharded.reductions),
+            bytes_without_no_sync=gradient * batch.accumulation,
+            gathered_bytes=parameters * sharded.parameter_bytes * sharded.gathers,
+        )
     exact = exact_cost(recipe, batch.world_size, gradient)
     reduced = gradient if exact is None or exact.bytes_per_update is None else exact.bytes_per_update
     return ReductionPlan(
