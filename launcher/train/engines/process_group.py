@@ -24,7 +24,10 @@ def process_group(device: torch.device, timeout: float, alone: bool = False) -> 
         alone: whether this rank is the only one, which then needs nobody to meet at: accelerate tells it of none.
     """
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    place: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if alone else {}
+    place: dict[str, Any] = {}
+    if alone:
+        store = dist.HashStore()  # type: ignore[attr-defined]  # torch has it, and does not say so
+        place = {"store": store, "rank": 0, "world_size": 1}
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **place)
     yield
     dist.destroy_process_group()
