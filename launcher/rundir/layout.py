@@ -70,6 +70,11 @@ class RunDirectory:
         return self.path / ".data.json"
 
     @property
+    def fitting(self) -> Path:
+        """The micro-batches that launches of the run have found to fit."""
+        return self.path / ".fitting.json"
+
+    @property
     def generation(self) -> Path:
         """The number of the last launch that took the run over."""
         return self.path / ".generation"
@@ -78,6 +83,11 @@ class RunDirectory:
     def identity(self) -> Path:
         """What tells this run from all others, the same for every launch."""
         return self.path / ".run_id"
+
+    @property
+    def forked(self) -> Path:
+        """After which update a fork began, and with which recipe."""
+        return self.path / ".forked.json"
 
     @property
     def wandb(self) -> Path:
