@@ -247,7 +247,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 124439808,
     "bytes_per_update": 497759232,
-    "bytes_without_no_sync": 7964147712
+    "bytes_without_no_sync": 7964147712,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []
