@@ -68,17 +68,22 @@ def adopt_orphans() -> None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_descendants(patience: float, spare: frozenset[int]) -> None:
+def end_descendants(
+    patience: float, favoured: str = "", longer: float = 0.0, spare: frozenset[int] = frozenset()
+) -> None:
     """Wait for descendants of this process to end, and kill those that have not after some time.
 
     Args:
         patience: seconds that they get.
+        favoured: what the names of those begin with that get longer; nobody's where it is empty.
+        longer: seconds that these get.
         spare: descendants that are none of our business: they were there before.
     """
-    deadline = time.monotonic() + patience
+    began = time.monotonic()
     while descendants := descendants_of(os.getpid()) - spare:
-        if time.monotonic() > deadline:
-            for pid in descendants:
+        passed = time.monotonic() - began
+        for pid in descendants:
+            if passed >= (longer if favoured and _name_of(pid).startswith(favoured) else patience):
                 _kill(pid)
         _reap()
         time.sleep(0.01)
@@ -162,9 +167,16 @@ def children_of(parent: int) -> frozenset[int]:
 def kill_children_named(start: str) -> None:
     """Kill the children of this process whose names begin so."""
     for pid in children_of(os.getpid()):
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().startswith(start):
-                _kill(pid)
+        if _name_of(pid).startswith(start):
+            _kill(pid)
+
+
+def _name_of(pid: int) -> str:
+    """The name of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _children() -> dict[int, list[int]]:

@@ -27,6 +27,8 @@ class Abilities:
         sync_batchnorm: BatchNorm may take its statistics from all ranks (`parallel.sync_batchnorm`).
         recovers_memory: a rank that runs out of memory in a forward or backward leaves no other waiting there, so that
             sizes can be tried (`batch.micro: auto`).
+        wide_gradients: gradients of half-precision parameters may be added up in fp32 (`train.accumulate_dtype`).
+        compiles: the model may be compiled (`train.compile`).
     """
 
     holds: str
@@ -39,6 +41,8 @@ class Abilities:
     unused_parameters: bool
     sync_batchnorm: bool
     recovers_memory: bool
+    wide_gradients: bool = False
+    compiles: bool = False
 
 
 _DDP = Abilities(
@@ -52,6 +56,8 @@ _DDP = Abilities(
     unused_parameters=True,
     sync_batchnorm=True,
     recovers_memory=True,
+    wide_gradients=True,
+    compiles=True,
 )
 _ACCELERATE = Abilities(
     holds="each rank a whole copy, wrapped by accelerate",
@@ -64,6 +70,7 @@ _ACCELERATE = Abilities(
     unused_parameters=True,
     sync_batchnorm=True,
     recovers_memory=False,
+    compiles=True,
 )
 _SHARDED = Abilities(
     holds="parameters, gradients and optimizer state in parts",
@@ -103,7 +110,7 @@ def abilities_of(name: EngineName, zero_stage: int = 0) -> Abilities:
         return Abilities(
             holds=_ZERO_HOLDS[zero_stage],
             reduces="boundary" if zero_stage < 2 else "micro-step",
-            unequal_steps=False,
+            unequal_steps=zero_stage < 2,
             several_backwards=False,
             proves=False,
             elastic=True,

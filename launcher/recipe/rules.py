@@ -188,6 +188,18 @@ def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
             "takes statistics from all ranks",
             lambda can: can.sync_batchnorm,
         ),
+        (
+            recipe.train.accumulate_dtype is not None,
+            "train.accumulate_dtype",
+            "adds gradients up in another format than the parameters have",
+            lambda can: can.wide_gradients,
+        ),
+        (
+            recipe.train.compile,
+            "train.compile",
+            "compiles the model",
+            lambda can: can.compiles,
+        ),
     )
     for wanted, key, what, can in asked:
         if wanted and not can(parallel.abilities):
@@ -233,6 +245,16 @@ def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
+    """PyTorch cuts what it compiles at the buckets, of which it takes the first one to be of 1 MiB."""
+    if recipe.train.compile and recipe.parallel.engine in ("ddp", "accelerate") and recipe.parallel.bucket_mb < 1:
+        yield Mistake(
+            "parallel.bucket_mb",
+            f"train.compile needs at least 1, not {recipe.parallel.bucket_mb:g}",
+            "Delete it, or set train.compile=false",
+        )
+
+
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -259,6 +281,12 @@ def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
             "train.determinism",
             "exact goes without parallel.sync_batchnorm, whose statistics follow from the number of ranks",
             "Set one of the two back; GroupNorm and LayerNorm go with exact",
+        )
+    if recipe.train.compile:
+        yield Mistake(
+            "train.determinism",
+            "exact goes without train.compile, which compiles for the shapes that a rank meets, in their order",
+            "Set one of the two back",
         )
 
 
@@ -354,6 +382,7 @@ _RULES = (
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
     (_deepspeed_stage_can, ("parallel", "train")),
+    (_compiled_buckets, ("train", "parallel")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

@@ -84,8 +84,8 @@ class BatchSection(Section):
     accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
     on_out_of_memory: Literal["stop", "halve"] | None = Field(
         default=None,
-        description="Where memory runs out in a micro-step: end the run, or halve micro and take the update again, for "
-        "which gradients are reduced after the last backward and not during it; null: halve if micro is auto.",
+        description="When memory runs out, end, or halve micro and go on (reducing after the last backward); "
+        "null: halve if auto.",
     )
     tail: Literal["keep", "drop"] = Field(
         default="keep", description="The short last window of an epoch: step on what it has, or drop it."
@@ -131,7 +131,9 @@ class TrainSection(Section):
     accumulate_dtype: Literal["fp32"] | None = Field(
         default=None, description="Number format that gradients are added up in; null: that of the parameters."
     )
-    tf32: bool = Field(default=False, description="Multiply fp32 matrices in TF32 on GPUs that have it.")
+    tf32: bool = Field(
+        default=False, description="Multiply and convolve fp32 in TF32 on GPUs that have it; false: nowhere."
+    )
     compile: bool = Field(default=False, description="Compile the model with torch.compile.")
     max_grad_norm: Positive | None = Field(
         default=None, description="Clip the norm of the update's gradient to this; null does not clip."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from launcher.errors import ExitCode, LauncherError
+from launcher.errors import ExitCode, LauncherError, RunDirectoryUnusableError
 from launcher.rundir.durable import sync_folder, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
@@ -185,11 +185,17 @@ class Checkpoints:
         return None
 
     def prune(self, keep: int) -> None:
-        """Delete old checkpoints, as soon as so many newer ones are good.
+        """Delete old checkpoints, as soon as so many newer ones are good; what cannot be deleted is said, and stays.
 
         Args:
             keep: how many to keep, at least two.
         """
+        try:
+            self._prune(keep)
+        except OSError as error:  # the new one is written: nothing is lost
+            self._say(f"warning: old checkpoints could not be removed: {error.strerror}")
+
+    def _prune(self, keep: int) -> None:
         good = 0
         for folder in self._all():
             if good >= max(keep, LEAST_KEPT):
@@ -256,6 +262,20 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def has_any(run: RunDirectory) -> bool:
+    """Whether a run has left checkpoints, good or bad, whole or begun.
+
+    Raises:
+        RunDirectoryUnusableError: that cannot be seen now.
+    """
+    try:
+        return any(run.checkpoints.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise RunDirectoryUnusableError(f"{run.checkpoints} cannot be read now: {error.strerror}.") from None
 
 
 def newest_update(run: RunDirectory) -> int:

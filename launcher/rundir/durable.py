@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,9 @@ _CHUNK = 2**22  # bytes
 _BEHIND = 16  # chunks that the checksum may be behind the file: what waits for it is kept in memory
 
 
-def write_durably(path: Path, content: Iterable[bytes | memoryview]) -> FileFacts:
+def write_durably(
+    path: Path, content: Iterable[bytes | memoryview], moved: Callable[[], None] = lambda: None
+) -> FileFacts:
     """Write a new file and wait until it is on the disk.
 
     The checksum is that of the content in memory, not of what the system says it has written. It takes about as long
@@ -24,6 +26,7 @@ def write_durably(path: Path, content: Iterable[bytes | memoryview]) -> FileFact
     Args:
         path: the file, which must not be there.
         content: its bytes, in pieces of any size.
+        moved: called whenever some of them are written, or all are on the disk.
 
     Returns:
         Its size and checksum.
@@ -39,9 +42,11 @@ def write_durably(path: Path, content: Iterable[bytes | memoryview]) -> FileFact
                 hashing.append(beside.submit(digest.update, chunk))
                 _write_all(file.fileno(), chunk)
                 size += len(chunk)
+                moved()
                 if len(hashing) > _BEHIND:
                     hashing.popleft().result()
         os.fsync(file.fileno())
+    moved()
     return FileFacts(size, digest.hexdigest())
 
 

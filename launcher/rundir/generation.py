@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
+from contextlib import suppress
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.rundir.manifest import MANIFEST, BadCheckpointError, Manifest
 
 VARIABLE = "LAUNCHER_GENERATION"  # in which a launch tells its workers its number
+_COPIES = 3  # of the number in its file: whichever bit of it flips, two are left that agree
 
 
 class StaleWriterError(LauncherError):
     """A later launch has taken the run over: what this one would write is no longer wanted."""
 
     exit_code = ExitCode.RUN_HELD
+
+
+class DamagedGenerationError(OSError):
+    """The number of the last launch is not what was written."""
 
 
 class Generation:
@@ -42,24 +50,58 @@ class Generation:
 
         Raises:
             StaleWriterError: it is not.
+            OSError: that cannot be told now.
         """
         last = read_generation(self._run)
-        if last != self.own:
+        if last > self.own:
             raise StaleWriterError(
                 f"{self._run.path} was taken over by launch {last}: launch {self.own} writes no more to it."
             )
 
 
 def read_generation(run: RunDirectory) -> int:
-    """The number of the last launch; 0 where none has left one."""
+    """The number of the last launch; 0 where none has left one.
+
+    Raises:
+        OSError: there is a number, and it cannot be read.
+        DamagedGenerationError: it is not what was written.
+    """
     try:
-        return int(run.generation.read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        written = run.generation.read_bytes().split()
+    except FileNotFoundError:
         return 0
+    numbers = [int(number) for number in written if number.isdigit()]
+    # One copy is all that older launches have left.
+    if not numbers or (len(set(numbers)) > 1 and len(set(numbers)) == len(numbers)):
+        raise DamagedGenerationError(errno.EIO, "the number of the launch is damaged", str(run.generation))
+    return max(numbers, key=numbers.count)
 
 
 def take_over(run: RunDirectory) -> int:
-    """Begin a launch, which holds the run's lock; its number."""
-    own = read_generation(run) + 1
-    write_atomically(run.generation, f"{own}\n", lasting=True)
+    """Begin a launch, which holds the run's lock; its number.
+
+    Where the last number is gone or damaged, it is more than that of any launch that has left a checkpoint or a log:
+    none of those may take itself for the last one again.
+
+    Raises:
+        OSError: the last number cannot be read, or the new one not be kept.
+    """
+    try:
+        last = read_generation(run)
+    except DamagedGenerationError:
+        last = 0
+    own = (last or _last_seen(run)) + 1
+    write_atomically(run.generation, f"{own}\n" * _COPIES, lasting=True)
     return own
+
+
+def _last_seen(run: RunDirectory) -> int:
+    """The largest number in what launches have left; 0 where there is nothing."""
+    numbers = [0]
+    for manifest in run.checkpoints.glob(f"*/{MANIFEST}"):
+        with suppress(OSError, BadCheckpointError):
+            numbers.append(Manifest.from_text(manifest.read_bytes()).generation)
+    for left in [*run.checkpoints.glob(".unfinished_*"), *run.logs.glob("*.log.*")]:
+        number = left.suffix.removeprefix(".")
+        numbers.append(int(number) if number.isdecimal() else 0)
+    return max(numbers)

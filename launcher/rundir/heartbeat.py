@@ -15,8 +15,8 @@ BEAT_SECONDS = 0.5
 STACKS = signal.SIGUSR2  # asks a rank to write the stacks of its threads to its log; it goes on after that
 _WIDTH = 256  # every beat is as long as the last: it is written over it, which a full disk does not hinder
 
-Phase = Literal["computing", "computed", "evaluating", "evaluated", "ending"]
-_PHASES: tuple[Phase, ...] = ("computing", "computed", "evaluating", "evaluated", "ending")
+Phase = Literal["computing", "computed", "evaluating", "evaluated", "saving", "saved", "ending"]
+_PHASES: tuple[Phase, ...] = ("computing", "computed", "evaluating", "evaluated", "saving", "saved", "ending")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Beat:
         beats: how often it has told; no clock is in it, for those of two machines differ.
         marks: how often it has got further, in whatever.
         update: the update that it is in, from 1; 0 before the first.
-        phase: computed and evaluated mean that it has nothing more to do until the other ranks have, too;
+        phase: computed, evaluated and saved mean that it has nothing more to do until the other ranks have, too;
             ending, that no update is to come.
         share: of its micro-steps of the update that it has begun, from 0 to 1.
         node: the launcher that started it, of several; only that one knows its process.

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
-from functools import partial
+from contextlib import suppress
 from uuid import uuid4
 
 from launcher.launch.spec import LaunchSpec
-from launcher.linux import EndsMarked, adopt_orphans, descendants_of, end_descendants, end_with_parent
+from launcher.linux import EndsMarked, adopt_orphans, descendants_of, end_descendants
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners import keeper
 
 _MARK = "LAUNCHER_LAUNCH"  # in the environment of every process of a launch
 _WITHOUT_LAUNCHER = 1.0  # seconds that processes get to end by themselves when the launcher was killed
-PATIENCE = 10.0  # seconds that helpers of a rank (W&B's uploader) get to end by themselves once it is gone
 
 
 class LocalRunner:
-    """Starts the agent (torchrun, accelerate) as a child of this process."""
+    """Starts the agent (torchrun, accelerate) and its keeper, which is a child of this process."""
 
     def start(self, spec: LaunchSpec, run: RunDirectory) -> LocalHandle:
         """Write the files of the launch and start it; its own output goes to logs/agent.log."""
@@ -29,60 +30,76 @@ class LocalRunner:
         mark = uuid4().hex
         ends = EndsMarked(f"{_MARK}={mark}", _WITHOUT_LAUNCHER)  # before the agent: it is none of the run
         before = descendants_of(os.getpid())
-        adopt_orphans()
+        adopt_orphans()  # a keeper may be killed too
+        (alive, ours), (told, theirs) = os.pipe(), os.pipe()
         with run.agent_log.open("a") as log:
             process = subprocess.Popen(
-                spec.argv,
+                keeper.command(alive, theirs, spec.argv),
                 env={**os.environ, **spec.env, _MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=(alive, theirs),
                 start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
-                preexec_fn=partial(_begin, os.getpid()),  # one thread here, and three system calls there
             )
-        return LocalHandle(process, before, ends)
-
-
-def _begin(launcher: int) -> None:
-    """End with the launcher; and let it alone answer the warnings of a batch system, which may go to all processes.
-
-    torchrun would die of them, and leave its ranks behind.
-    """
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent(parent=launcher)
+        os.close(alive)
+        os.close(theirs)
+        return LocalHandle(process, ours, told, before, ends)
 
 
 class LocalHandle:
     """An agent and its workers on this machine.
 
     Args:
-        process: the agent, the leader of its own session.
+        keeper: the parent of the agent.
+        alive: a descriptor; the keeper ends all when it is closed.
+        told: a descriptor from which the keeper's words are read.
         spare: descendants of this process that are not of the run.
         ends: kills what is left of the run when this process is killed.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], spare: frozenset[int], ends: EndsMarked) -> None:
-        self._process = process
+    def __init__(
+        self, keeper: subprocess.Popen[bytes], alive: int, told: int, spare: frozenset[int], ends: EndsMarked
+    ) -> None:
+        self._keeper = keeper
+        self._alive = alive
+        self._told = told
         self._spare = spare
         self._ends = ends
+        self._code: int | None = None
+        self._words = b""
+        self._listen(None)
+        first = self._words.split()
+        self._agent = int(first[0]) if first else keeper.pid
 
     @property
     def agent(self) -> int:
         """The process of the agent."""
-        return self._process.pid
+        return self._agent
 
     def wait(self, seconds: float) -> int | None:
         """Wait for the agent; its exit code, or None while it runs."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        if self._code is None:
+            self._listen(seconds)
+        return self._code
+
+    def _listen(self, seconds: float | None) -> None:
+        """Take what the keeper says next, if it says something in time: the agent's number, then its exit code."""
+        if not select.select([self._told], [], [], seconds)[0]:
+            return
+        said = os.read(self._told, 256)
+        self._words += said
+        words = self._words.split()
+        if len(words) > 1:
+            self._code = int(words[1])
+        elif not said:
+            self._code = -signal.SIGKILL  # the keeper is gone, and the agent with it
 
     def stop(self, signal_number: int) -> None:
         """Signal the agent, which signals its workers."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal_number)
+        if self.wait(0) is None:
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.killpg(self._agent, signal_number)
 
     def kill(self) -> None:
         """Kill the agent; the kernel kills its workers with it."""
@@ -90,8 +107,8 @@ class LocalHandle:
 
     def close(self) -> None:
         """Kill what still runs, and wait until nothing of the run is left."""
-        if self._process.poll() is None:
-            self.kill()
-            self._process.wait()
-        end_descendants(PATIENCE, self._spare)
+        os.close(self._alive)
+        self._keeper.wait()
+        os.close(self._told)
+        end_descendants(0.0, spare=self._spare)  # what a keeper that was killed has left
         self._ends.now()

@@ -25,20 +25,22 @@ class Limits:
     Attributes:
         heartbeat: seconds without a sign of life; 0 never.
         stall: seconds in which no rank gets further; 0 never.
+        saving: the same while a checkpoint is written; 0 never.
     """
 
     heartbeat: float = 0.0
     stall: float = 0.0
+    saving: float = 0.0
 
     @staticmethod
     def of(recipe: Recipe, world_size: int) -> Limits:
         """The limits of a recipe for so many ranks.
 
         Ranks that wait for one that hangs end by themselves after `parallel.timeout`, and would then look like the
-        cause: the one that they wait for is found before.
+        cause: the one that they wait for is found before. For one that writes a checkpoint they wait without an end.
         """
         guard, waiting = recipe.guard, _BEFORE_THE_OTHERS * recipe.parallel.timeout
-        return Limits(guard.heartbeat, min(guard.stall, waiting) if world_size > 1 else guard.stall)
+        return Limits(guard.heartbeat, min(guard.stall, waiting) if world_size > 1 else guard.stall, guard.stall)
 
 
 @dataclass
@@ -111,8 +113,8 @@ class Watch:
         """The rank that gives no sign of life.
 
         A stopped process does not. One that computes in C without letting Python go does, by the time that it uses:
-        that may go on for long and be right. Until its first update a rank opens its data and may wait for a disk, so
-        that only a stopped one is found.
+        that may go on for long and be right. Until its first update a rank opens its data and may wait for a disk, and
+        so it may where it saves: only a stopped one is found there.
         """
         silent = []
         for beat, activity in seen.items():
@@ -121,7 +123,8 @@ class Watch:
                 self._ranks[beat.rank] = _Rank(beat, activity.seconds)
                 continue
             rank.silence += passed
-            locked_up = beat.update and activity.sleeps and activity.seconds - rank.used < _BUSY * rank.silence
+            for_disk = not beat.update or beat.phase == "saving"
+            locked_up = not for_disk and activity.sleeps and activity.seconds - rank.used < _BUSY * rank.silence
             if rank.silence >= self._heartbeat and (activity.stopped or locked_up):
                 silent.append((rank.silence, beat, activity))
         if not self._limits.heartbeat or not silent:
@@ -138,7 +141,8 @@ class Watch:
             self._marks, self._idle = marks, 0.0
             return None
         self._idle += passed
-        if not self._limits.stall or self._idle < self._limits.stall:
+        limit = self._limits.saving if any(beat.phase == "saving" for beat in beats) else self._limits.stall
+        if not limit or self._idle < limit:
             return None
         last = min(beats, key=lambda beat: beat.position)
         others = "; the other ranks wait for it" if any(beat.position > last.position for beat in beats) else ""

@@ -16,12 +16,14 @@ from launcher.plan.deepspeed import deepspeed_config
 from launcher.plan.planner import Plan
 from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation, LoadedWindow
+from launcher.train.compiling import compile_model
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.deepspeed import DeepspeedEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.single import SingleEngine
+from launcher.train.engines.wide_gradients import widen
 from launcher.train.finite import FiniteGuard
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
@@ -147,6 +149,8 @@ def build_job(
         scaler = zero.scaler
     else:
         engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
+    if recipe.train.compile:
+        compile_model(engine.model)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
     kind = optimizer_kind(optimizer, engine.model)
@@ -214,6 +218,7 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
     if recipe.parallel.engine == "fsdp":
         return _sharding_engine(recipe, model, world_size, device, machines)
     model = model.to(device)
+    wide = recipe.train.accumulate_dtype is not None and widen(model)
     if recipe.train.exact_ranks is not None:
         return ExactEngine(model, device, recipe.parallel, world_size, recipe.train.exact_ranks)
     if world_size == 1:
@@ -224,7 +229,9 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
 
         return AccelerateEngine(model, device, recipe.parallel)
-    if recipe.multitask.backward == "joint" and not recipe.batch.halves:  # ranks agree before anything is reduced
+    # DDP reduces in the format of the parameters, whatever that of the gradients (torch 2.13 raises an error); and
+    # where a window may have to be taken again, ranks agree before anything is reduced.
+    if recipe.multitask.backward == "joint" and not wide and not recipe.batch.halves:
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
 

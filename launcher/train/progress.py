@@ -46,6 +46,17 @@ class Progress:
         self.phase = "evaluated"
         self.marks += 1
 
+    def saves(self) -> None:
+        """A part of a checkpoint is written, or its writing begins."""
+        self.phase = "saving"
+        self.marks += 1
+
+    def has_saved(self) -> None:
+        """This rank has written its part of a checkpoint; it may say so again."""
+        if self.phase != "saved":
+            self.phase = "saved"
+            self.marks += 1
+
     def ends(self) -> None:
         """No update is to come."""
         self.phase = "ending"

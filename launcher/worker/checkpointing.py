@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
@@ -15,12 +16,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from launcher.errors import Mistake, RequestError
+from launcher.plan.changes import recipe_mark
 from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.durable import sync_file, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lineage import RECIPE
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
 from launcher.train.randomness import seed_everything
@@ -36,6 +39,7 @@ from launcher.train.snapshot import (
 from launcher.words import plural
 from launcher.worker.preparation import Gather
 from launcher.worker.tensor_file import refuse_other_types, tensor_file
+from launcher.worker.waiting import nothing_to_do, of_all_ranks
 
 Say = Callable[[str], None]
 _T = TypeVar("_T")
@@ -59,12 +63,17 @@ class Captured:
     optimizer: Tensors
     numbers: Numbers
 
-    def write(self, folder: Path) -> dict[str, FileFacts]:
-        """Write it; the facts of each file, by name."""
+    def write(self, folder: Path, moved: Callable[[], None] = lambda: None) -> dict[str, FileFacts]:
+        """Write it; the facts of each file, by name.
+
+        Args:
+            folder: where.
+            moved: called, from several threads, whenever some of it is written.
+        """
         names = [_tensors_of(name) for name in (_MODEL, _OPTIMIZER)]
         contents = [tensor_file(state.tensors) for state in (self.model, self.optimizer)]
         with ThreadPoolExecutor() as together:
-            facts = together.map(write_durably, (folder / name for name in names), contents)
+            facts = together.map(write_durably, (folder / name for name in names), contents, repeat(moved))
             files = dict(zip(names, facts, strict=True))
         numbers = {**self.numbers, _MODEL: self.model.numbers, _OPTIMIZER: self.optimizer.numbers}
         return {**files, _TRAINING: _write_numbers(folder / _TRAINING, numbers)}
@@ -73,7 +82,8 @@ class Captured:
 class RunSaver:
     """Writes checkpoints to the directory of a run: rank 0 what all ranks hold alike, each rank what is its own.
 
-    A checkpoint that cannot be written (the disk is full, say) costs a warning and no more.
+    A checkpoint that cannot be written (the disk is full, say) costs a warning and no more. A disk that is slow costs
+    time: threads write, and the ranks wait for each other in no collective that would be given up meanwhile.
 
     Args:
         run: the directory of the run.
@@ -87,10 +97,12 @@ class RunSaver:
         self._settings = job.plan.recipe.checkpoint
         self._store = Checkpoints(run, say, generation)
         self._run = run
+        self._recipe = recipe_mark(job.plan)
         self._say = say
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
-        self._under_way: Future[None] | None = None
+        self._under_way: Future[None] | None = None  # what all ranks are to wait for; only rank 0 has work in it
+        self._parts_written = self._parts_seen = 0
         self._copies = {_MODEL: HostCopy(), _OPTIMIZER: HostCopy()}
 
     def wishes(self) -> bool:
@@ -112,30 +124,52 @@ class RunSaver:
         """
         self.finish()
         update, engine = window.update + 1, self._job.engine
-        begun = _from_first(engine.rank, engine.gather, lambda: str(self._store.begin(update)))
+        begun = self._by_first(lambda: _attempt(lambda: str(self._store.begin(update))))
         if isinstance(begun, _Failed):
             self._warn(update, begun)
             return
-        folder = Path(begun)
-        reports = engine.gather(_attempt(lambda: self._write_own(folder)))
+        folder, own = Path(begun), randomness(engine.device)
+        reports = self._all(self._writer.submit(_attempt, lambda: self._write_own(folder, own)))
         self._saved_at = monotonic()
         captured = self._captured(window)  # with all ranks, of which each may hold a part
-        if engine.rank != 0:
-            return
-        if self._settings.background:
-            self._under_way = self._writer.submit(self._complete, folder, self._copied(captured), reports)
+        if not self._settings.background:
+            self._by_first(lambda: self._complete(folder, captured, reports))
+        elif engine.rank != 0:
+            self._under_way = nothing_to_do()
         else:
-            self._complete(folder, captured, reports)
+            self._under_way = self._writer.submit(self._complete, folder, self._copied(captured), reports)
 
     def finish(self) -> None:
-        """Wait for what is written in the background.
+        """Wait for what is written in the background; on every rank after the same update.
 
         Raises:
             StaleWriterError: a later launch has taken the run over.
         """
         if self._under_way is not None:
             written, self._under_way = self._under_way, None
-            written.result()
+            self._all(written)
+
+    def _by_first(self, do: Callable[[], _T]) -> _T:
+        """What rank 0 finds, on every rank."""
+        work: Future[Any] = self._writer.submit(do) if self._job.engine.rank == 0 else nothing_to_do()
+        first: _T = self._all(work)[0]
+        return first
+
+    def _all(self, work: Future[_T]) -> list[_T]:
+        """What the work of each rank comes to, on every rank; it is told how far this rank is with its own."""
+        self._job.progress.saves()
+        return of_all_ranks(work, self._job.engine.gather, self._tell)
+
+    def _tell(self, done: bool) -> None:
+        if done:
+            self._job.progress.has_saved()
+        elif self._parts_written != self._parts_seen:
+            self._parts_seen = self._parts_written
+            self._job.progress.saves()
+
+    def _moved(self) -> None:
+        """Two threads at once may count one part for two, which is further all the same."""
+        self._parts_written += 1
 
     def _copied(self, captured: Captured) -> Captured:
         model, optimizer = self._copies[_MODEL], self._copies[_OPTIMIZER]
@@ -152,15 +186,15 @@ class RunSaver:
             self._store.prune(self._settings.keep)
 
     def _commit(self, folder: Path, captured: Captured, reports: list[dict[str, FileFacts]]) -> None:
-        files = captured.write(folder)
+        files = captured.write(folder, self._moved)
         for report in reports:
             files |= report
         sync_file(self._run.metrics)  # or a power loss could leave the checkpoint, and not the rows before it
-        self._store.commit(folder, captured.update, files, marks_of(self._run))
+        self._store.commit(folder, captured.update, files, {**marks_of(self._run), RECIPE: self._recipe})
 
-    def _write_own(self, folder: Path) -> dict[str, FileFacts]:
+    def _write_own(self, folder: Path, own: Numbers) -> dict[str, FileFacts]:
         name = _of_rank(self._job.engine.rank)
-        return {name: _write_numbers(folder / name, randomness(self._job.engine.device))}
+        return {name: _write_numbers(folder / name, own)}
 
     def _captured(self, window: Window) -> Captured:
         job = self._job
@@ -213,7 +247,11 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say)
     Raises:
         NoCheckpointError: there are some, and none is good.
     """
-    found = _from_first(rank, gather, lambda: Checkpoints(run, say).newest())
+    with ThreadPoolExecutor(max_workers=1) as beside:  # to verify a large one may take longer than ranks wait
+        work: Future[Any] = (
+            beside.submit(_attempt, lambda: Checkpoints(run, say).newest()) if rank == 0 else nothing_to_do()
+        )
+        found: Checkpoint | _Failed | None = of_all_ranks(work, gather)[0]
     if isinstance(found, _Failed):
         raise OSError(f"the checkpoints cannot be read: {found.reason}")
     return found
@@ -316,9 +354,3 @@ def _attempt(do: Callable[[], _T]) -> _T | _Failed:
         return do()
     except OSError as error:
         return _Failed(error)
-
-
-def _from_first(rank: int, gather: Gather, do: Callable[[], _T]) -> _T | _Failed:
-    """What rank 0 finds, on every rank."""
-    found: _T | _Failed = gather(_attempt(do) if rank == 0 else None)[0]
-    return found

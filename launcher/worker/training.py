@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import torch
 
+from launcher.plan.changes import recipe_mark
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lineage import refuse_other_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
@@ -24,6 +26,7 @@ from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
 from launcher.worker.same_data import hold_to_data
+from launcher.worker.tf32 import use_tf32
 
 
 def run_training(
@@ -44,6 +47,7 @@ def run_training(
     """
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
+    use_tf32(plan.recipe.train.tf32)
     with prepared(plan, run, env) as ready:
         plan = ready.plan
         if env.rank == 0:
@@ -53,6 +57,7 @@ def run_training(
         first_update = checkpoint.update if checkpoint else 0
         if checkpoint:
             refuse_foreign(run, checkpoint)
+            refuse_other_recipe(run, checkpoint, recipe_mark(plan))
         if env.rank == 0:
             if checkpoint:
                 restore_identity(run, checkpoint)

@@ -160,7 +160,7 @@ class Samples:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Tokens and labels, [length] both; a label is the token itself, or IGNORED."""
-        row = self.rows[index]
+        row = {key: value for key, value in self.rows[index].items() if value is not None}  # a table has all columns
         if "messages" in row:
             tokens, answers = conversation(self.tokenizer, row["messages"])
         elif "prompt" in row and "completion" in row:

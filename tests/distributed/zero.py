@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -37,7 +37,6 @@ from tests.distributed.gradients import (
     ITEMS,
     Case,
     Numbered,
-    Tokens,
     loader,
     make_task,
     relative,
@@ -50,6 +49,8 @@ LAYOUTS = ("one", "own forwards")
 MOST_STEPS = 7
 BUCKET_MB = 0.004  # 1,048 elements, fewer than the largest parameter has
 CLIP = 0.01
+_IN_FLOAT64 = ENGINES["ddp"]
+_IN_FLOAT32 = replace(_IN_FLOAT64, dtype=torch.float32)
 _REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter_tensor")
 
 
@@ -102,13 +103,6 @@ def config_of(stage: int, most_steps: int, clip: float | None = None) -> dict[st
     return deepspeed_config(recipe_of(stage, clip), batch, stages)
 
 
-def in_float32(task: Tokens) -> Tokens:
-    """The same task in float32, whose model is still made in float64."""
-    inputs, targets, *rest = task.data.tensors
-    task.data = TensorDataset(inputs.float(), targets.float(), *rest)
-    return task
-
-
 @contextmanager
 def reductions_seen() -> Iterator[list[int]]:
     """Yields a list that grows by the bytes of every reduction of more than one number, where torch issues it."""
@@ -150,7 +144,7 @@ def measure(
     case: Case, engine: DeepspeedEngine, optimizer: torch.optim.Optimizer, parts: int, issued: list[int]
 ) -> Found:
     world = engine.world_size
-    truth, task = make_task(case, world, ENGINES["ddp"]), in_float32(make_task(case, world, ENGINES["ddp"]))
+    truth, task = make_task(case, world, _IN_FLOAT64), make_task(case, world, _IN_FLOAT32)
     batches = loader(task, case.split.windows(world), engine)
     losses, weights = TaskLosses(task, task.section), loss_weights(task.section)
     filler = partial(batches.filler, case.split.micro)
@@ -199,8 +193,8 @@ def gradient_bytes(model: nn.Module, parts: int) -> int:
 def clipped(stage: int, world: int) -> dict[str, float]:
     """The norm that a clipping step reports and the one that it stepped on, over the true norm."""
     case = Case(splits(world)[4], "samples", "one", "joint")
-    truth, task = make_task(case, world, ENGINES["ddp"]), in_float32(make_task(case, world, ENGINES["ddp"]))
-    engine, optimizer = engine_of(task.model().float(), stage, CLIP)
+    truth, task = make_task(case, world, _IN_FLOAT64), make_task(case, world, _IN_FLOAT32)
+    engine, optimizer = engine_of(task.model(), stage, CLIP)
     batches = loader(task, case.split.windows(world)[:1], engine)
     losses, weights = TaskLosses(task, task.section), loss_weights(task.section)
     filler = partial(batches.filler, case.split.micro)
@@ -245,7 +239,7 @@ def main(out: Path) -> None:
         for stage in STAGES:
             for layout in LAYOUTS:
                 every = [case for case in zero_cases(world) if case.layout == layout]
-                held = engine_of(make_task(every[0], world, ENGINES["ddp"]).model().float(), stage)
+                held = engine_of(make_task(every[0], world, _IN_FLOAT32).model(), stage)
                 for case in every:
                     found = measure(case, *held, parts=world if stage == 3 else 1, issued=issued)
                     results[f"{stage}/{case.name}"] = asdict(found)

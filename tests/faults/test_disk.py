@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from launcher.rundir.layout import RunDirectory
 from launcher.runners.new_run import create_run_directory
 from tests.faults.runs import UPDATES, Run, sample_of
 from tests.faults.table import Kind
+from tests.processes import ROOT, clean_environment
 
 
 @pytest.fixture
@@ -68,6 +71,30 @@ def test_a_disk_that_is_full_for_a_while(small_disk: Path, whole: Run) -> None:
     assert it.status() == whole.status()
     assert it.result() == whole.result()
     assert len(it.rows()) == UPDATES
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "the disk is slow",
+    by="fsync of the model takes 25 s, longer than parallel.timeout (strace)",
+    outcome="the run takes longer, and ends well, with all of its checkpoints",
+)
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_a_disk_that_is_slow_costs_time_only(it: Run, background: str) -> None:
+    settings = ("train.updates=4", "parallel.timeout=15", "launch.restarts=0", f"checkpoint.background={background}")
+    model = it.path / "checkpoints" / ".unfinished_step_00000002.1" / "model.safetensors"
+    tracer = ["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-P", str(model), "-e", "trace=fsync"]
+    command = [sys.executable, "-m", "launcher", *it.arguments(*settings)]
+    done = subprocess.run(
+        [*tracer, "-e", "inject=fsync:delay_enter=25s", *command],
+        env=clean_environment(), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert it.status()["state"] == "done"
+    assert "warning" not in done.stdout
+    assert {path.name for path in (it.path / "checkpoints").iterdir()} == {"step_00000002", "step_00000004"}
 
 
 @pytest.mark.fault(

@@ -17,7 +17,7 @@ from launcher.rundir.generation import take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import MANIFEST
 from tests.faults.table import Kind
-from tests.faults.writer import content_of, save
+from tests.faults.writer import NOT_SAVED, SAVED, content_of, save
 from tests.processes import ROOT, clean_environment
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -30,10 +30,11 @@ BEFORE, NEW = (1, 2), 3
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """A run with two good checkpoints."""
+    """A run with two good checkpoints and a row."""
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
     take_over(run)
+    run.metrics.write_text("{}\n")
     for update in BEFORE:
         save(run, update)
     return run
@@ -48,7 +49,7 @@ def traced(run: RunDirectory, *options: str) -> subprocess.CompletedProcess[str]
 
 
 def points(run: RunDirectory, log: Path) -> list[tuple[str, int]]:
-    """Each system call that touches the checkpoints: its name, and the how many-th of that name it is."""
+    """Each system call that touches a file of the run: its name, and the how many-th of that name it is."""
     scratch = RunDirectory(run.path.with_name("scratch"))
     shutil.copytree(run.path, scratch.path)
     assert traced(scratch, "-o", "/dev/null", "-e", f"trace={CALLS}").returncode == 0
@@ -60,22 +61,22 @@ def points(run: RunDirectory, log: Path) -> list[tuple[str, int]]:
         call = re.match(r"\d+\s+(\w+)\(", line)
         if call:
             counts[call[1]] += 1
-            if str(scratch.checkpoints) in line:
+            if str(scratch.path) in line:
                 found.append((call[1], counts[call[1]]))
     return found
 
 
 def each_fault(
     run: RunDirectory, log: Path, faults: tuple[str, ...], *changing: bool
-) -> Iterator[tuple[str, RunDirectory]]:
+) -> Iterator[tuple[str, RunDirectory, subprocess.CompletedProcess[str]]]:
     for call, number in points(run, log):
         if changing and (call in CHANGES) not in changing:
             continue
         for fault in faults:
             copy = RunDirectory(run.path.with_name(f"{call}-{number}-{fault.partition('=')[2]}"))
             shutil.copytree(run.path, copy.path)
-            traced(copy, "-o", "/dev/null", "-e", f"inject={call}:{fault}:when={number}")
-            yield f"{fault} at {call} number {number}", copy
+            ended = traced(copy, "-o", "/dev/null", "-e", f"inject={call}:{fault}:when={number}")
+            yield f"{fault} at {call} number {number}", copy, ended
             shutil.rmtree(copy.path)
 
 
@@ -104,7 +105,7 @@ def assert_nothing_lost(run: RunDirectory, what: str) -> None:
 def test_a_writer_killed_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path, changing: bool) -> None:
     """The calls that change the disk, and the others."""
     outcomes = 0
-    for what, killed in each_fault(run, tmp_path / "log", ("signal=KILL",), changing):
+    for what, killed, _ in each_fault(run, tmp_path / "log", ("signal=KILL",), changing):
         assert_nothing_lost(killed, what)
         outcomes += 1
     assert outcomes > 15
@@ -119,5 +120,7 @@ def test_a_writer_killed_at_any_system_call_loses_nothing(run: RunDirectory, tmp
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_disk_that_fails_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path) -> None:
-    for what, failed in each_fault(run, tmp_path / "log", tuple(f"error={error}" for error in ERRORS)):
+    for what, failed, ended in each_fault(run, tmp_path / "log", tuple(f"error={error}" for error in ERRORS)):
+        assert ended.returncode == 0, f"{what}: {ended.stderr}"
+        assert ended.stdout.splitlines()[-1] in (SAVED, NOT_SAVED), what
         assert_nothing_lost(failed, what)

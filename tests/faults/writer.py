@@ -1,4 +1,7 @@
-"""Writes one more checkpoint, as a run does but without torch: python -m tests.faults.writer RUN UPDATE."""
+"""Writes one more checkpoint, as a run does but without torch: python -m tests.faults.writer RUN UPDATE.
+
+It says on the last line whether it could.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import sys
 from pathlib import Path
 
 from launcher.rundir.checkpoints import Checkpoints
-from launcher.rundir.durable import write_durably
+from launcher.rundir.durable import sync_file, write_durably
+from launcher.rundir.generation import Generation
+from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
 
 KEEP = 2
+GENERATION = 1
+SAVED, NOT_SAVED = "saved", "not saved"
 
 
 def content_of(update: int) -> dict[str, bytes]:
@@ -18,14 +25,15 @@ def content_of(update: int) -> dict[str, bytes]:
 
 def save(run: RunDirectory, update: int) -> bool:
     """Whether it could be saved."""
-    store = Checkpoints(run, print)
+    store = Checkpoints(run, print, Generation(run, GENERATION))
     try:
         folder = store.begin(update)
     except OSError:
         return False
     try:
         facts = {name: write_durably(folder / name, [content]) for name, content in content_of(update).items()}
-        store.commit(folder, update, facts)
+        sync_file(run.metrics)
+        store.commit(folder, update, facts, marks_of(run))
     except OSError:
         store.abandon(folder)
         return False
@@ -34,4 +42,4 @@ def save(run: RunDirectory, update: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if save(RunDirectory(Path(sys.argv[1])), int(sys.argv[2])) else 1)
+    print(SAVED if save(RunDirectory(Path(sys.argv[1])), int(sys.argv[2])) else NOT_SAVED)

@@ -101,7 +101,7 @@ def test_what_agrees_is_merged(tmp_path: Path) -> None:
     [
         (
             "{gradient_clipping: 0.3}",
-            "gradient_clipping: is 0.3, and by train.max_grad_norm it is 0.0. Delete it, and ",
+            "gradient_clipping: is 0.3, and by train.max_grad_norm it is 0.0. Delete it, and",
         ),
         ("{train_batch_size: 7}", "train_batch_size: is 7, and by batch.global it is 8."),
         (

@@ -96,7 +96,8 @@ BROKEN: dict[str, Broken] = {
     ),
     "unheard-of key": Broken(
         with_batch("{global: 8, micro: 2, zzz: 1}"),
-        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, tail, schedule.",
+        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, on_out_of_memory, "
+        "tail, schedule.",
     ),
     "dotted key in a file": Broken(
         f"{RECIPE}optimizer.lr: 0.1\n", "recipe.yaml:6: optimizer.lr: unknown key. In a file, write lr under optimizer."
@@ -298,6 +299,17 @@ BROKEN: dict[str, Broken] = {
         with_batch("{global: 8, micro: auto}") + "parallel: {engine: fsdp}\n",
         "recipe.yaml:4: batch.micro: auto does not go with parallel.engine: fsdp lets ranks wait for each other in a "
         "forward or backward, where one may run out of memory alone (those that do not: ddp). Give a number.",
+    ),
+    "halving in a script": Broken(
+        SCRIPT.replace("micro: 2", "micro: 2, on_out_of_memory: halve"),
+        "recipe.yaml:3: batch.on_out_of_memory: halve does not go with script: a script loads and steps by itself. "
+        "Set it to stop.",
+        files={"train.py": "pass\n"},
+    ),
+    "halving with SyncBatchNorm": Broken(
+        with_batch("{global: 8, micro: 2, on_out_of_memory: halve}") + "parallel: {sync_batchnorm: true}\n",
+        "recipe.yaml:4: batch.on_out_of_memory: halve does not go with parallel.sync_batchnorm: ranks meet in each "
+        "forward pass, where one that runs out of memory leaves the others waiting. Set it to stop.",
     ),
     "auto with exact bits": Broken(
         with_batch("{global: 8, micro: auto}"),

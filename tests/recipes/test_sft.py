@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,13 +200,19 @@ def test_activations_are_computed_again_in_the_backward(sft: ModuleType, files: 
         torch.testing.assert_close(one, other)
 
 
-def test_rows_of_parquet(sft: ModuleType, tmp_path: Path) -> None:
+def test_rows_of_parquet(sft: ModuleType, tokenizer: Any, tmp_path: Path) -> None:
+    """Of either kind: a table has nothing in the columns that a row does not have."""
     import pyarrow
     from pyarrow import parquet
 
-    rows = [{"messages": TALK}, {"messages": TALK[1:3]}]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    assert list(sft.read_rows(str(tmp_path / "rows.parquet"), "train")) == rows
+    rows: list[dict[str, Any]] = [{"messages": TALK}, {"prompt": "", "completion": " runs"}]
+    columns = {name: [row.get(name) for row in rows] for name in ("messages", "prompt", "completion")}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    samples = sft.Samples(sft.read_rows(str(tmp_path / "rows.parquet"), "train"), tokenizer, 1000)
+    expected = sft.Samples(rows, tokenizer, 1000)
+    assert len(samples) == 2
+    for index in range(2):
+        assert all(torch.equal(one, other) for one, other in zip(samples[index], expected[index], strict=True))
 
 
 def test_missing_data_and_missing_packages_are_told(
@@ -245,7 +252,7 @@ def run(files: Path, runs: Path, recipe: str, *overrides: str, **args: Any) -> l
         "run", f"recipes/sft/{recipe}.yaml", f"task.args={json.dumps({**given, 'dtype': 'float32', **args})}",
         "model.parameters=null", "batch.global=10", "batch.micro=2", "data.workers=0", "launch.nproc_per_node=2",
         "launch.device=cpu", "optimizer.lr=0.03", *overrides, "--runs", str(runs), "--run-id", "run",
-        timeout=280,
+        timeout=280, env={"HF_HOME": str(runs / "home"), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in (runs / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -260,12 +267,16 @@ def run(files: Path, runs: Path, recipe: str, *overrides: str, **args: Any) -> l
         # Switch on when the engines are there.
         pytest.param("zero2", marks=pytest.mark.skip(reason="the engine deepspeed is not built yet")),
         pytest.param("zero3", marks=pytest.mark.skip(reason="the engine deepspeed is not built yet")),
-        pytest.param("fsdp", marks=pytest.mark.skip(reason="the engine fsdp is not built yet")),
+        "fsdp",
     ],
 )
 def test_fine_tuning_trains(sft: ModuleType, files: Path, tmp_path: Path, recipe: str) -> None:
     blocks = ("parallel.fsdp.wrap=[LlamaDecoderLayer]",) if recipe == "fsdp" else ()
-    args = {"lora": {"r": 8, "target_modules": "all-linear"}} if recipe == "lora" else {}
+    args: dict[str, Any] = {}
+    if recipe == "lora":  # with data of another kind, too: a data set, such as a folder is one
+        (tmp_path / "set").mkdir()
+        shutil.copy(files / "train.jsonl", tmp_path / "set")
+        args = {"lora": {"r": 8, "target_modules": "all-linear"}, "train": f"{tmp_path / 'set'}:train"}
     rows = run(files, tmp_path, recipe, *blocks, **args)
     assert len(rows) == 15  # 4 windows of 10 and a tail of 8, three times
     assert rows[-1]["eval/loss"] < rows[0]["train/loss"] - 0.1

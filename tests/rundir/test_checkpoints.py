@@ -232,6 +232,28 @@ def test_old_ones_go_when_newer_ones_are_good(run: RunDirectory) -> None:
     assert names(run) == ["step_00000004", "step_00000005"]
 
 
+@pytest.mark.fault(
+    Kind.DISK,
+    "the disk fails after a checkpoint is written",
+    by="EIO where old ones are to be removed",
+    outcome="a warning; the new one is kept, and the training goes on",
+)
+def test_old_ones_that_cannot_be_removed_cost_a_warning(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said()
+    store = Checkpoints(run, said)
+    for update in (1, 2, 3):
+        save(store, update)
+
+    def failing(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", failing)
+        store.prune(keep=2)
+    assert said == ["warning: old checkpoints could not be removed: Input/output error"]
+    assert names(run) == ["step_00000001", "step_00000002", "step_00000003"]
+
+
 def test_a_bad_one_does_not_count(run: RunDirectory) -> None:
     store = Checkpoints(run, print)
     for update in (1, 2, 3):

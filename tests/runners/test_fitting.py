@@ -18,7 +18,7 @@ UPDATES = 10
 
 def run(runs: Path, run_id: str, *settings: str, expected: int = 0) -> str:
     """Run the recipe; what it said."""
-    done = launcher("run", RECIPE, "--runs", str(runs), "--run-id", run_id, *settings)
+    done = launcher("run", RECIPE, "--runs", str(runs), "--run-id", run_id, *settings, timeout=400)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -52,12 +52,13 @@ def test_a_run_that_finds_its_micro_batch_equals_one_that_was_given_it(tmp_path:
 
 def test_a_size_that_does_not_fit_on_one_rank_is_taken_by_none(tmp_path: Path) -> None:
     """The seventh micro-step of rank 1 is the first of 8 samples. A resume goes on with what was found."""
-    said = run(tmp_path, "it", 'task.args.fails={"1": [7]}', "train.updates=6", "launch.nproc_per_node=3")
+    settings = ('task.args.fails={"1": [7]}', "train.updates=6", "launch.nproc_per_node=3")
+    said = run(tmp_path, "it", *settings)
     assert "micro-batch: 6 samples fit, 8 do not" in said
     assert batch_of(tmp_path / "it")["micro_steps"] == [3, 3, 2]
     (tmp_path / "it" / "status.json").unlink()  # as if it had not gone to its end
-    again = run(tmp_path, "it", "--resume", "auto", "train.updates=6", "launch.nproc_per_node=3")
-    assert "effective global batch 48 = 3 × 3 or 2 micro-steps of 6" in again or "of 6 samples" in again
+    again = run(tmp_path, "it", "--resume", "auto", *settings)
+    assert "effective global batch 48 = 3 × 2 or 3 micro-steps of 6 samples" in again
     assert "micro-batch:" not in again
 
 

@@ -97,6 +97,22 @@ def test_a_stall_is_found_before_the_other_ranks_give_up() -> None:
     recipe = Recipe.model_validate({"name": "it", "parallel": {"timeout": 100.0}, "guard": {"stall": 500.0}})
     assert Limits.of(recipe, world_size=2).stall == pytest.approx(90)
     assert Limits.of(recipe, world_size=1).stall == 500
+    assert Limits.of(recipe, world_size=2).saving == 500  # the others wait in nothing that they would give up
+
+
+def test_a_rank_whose_disk_is_slow_gets_the_time_that_the_recipe_gives(tmp_path: Path, pids: list[int]) -> None:
+    """It writes a checkpoint, and the ranks that are done with it wait in no collective."""
+    run = RunDirectory(tmp_path)
+    limits = Limits(heartbeat=2, stall=1, saving=4)
+    beat(run, 0, pids[0], 3, "saving", 1.0)
+    beat(run, 1, os.getpid(), 3, "saved", 1.0)
+    watch = Watch(run, limits)
+    began = time.monotonic()
+    record = found(watch, 10)
+    assert record is not None
+    assert (record.rank, record.update) == (0, 3)
+    assert record.message.startswith("no progress for 4 s")
+    assert time.monotonic() - began >= 4
 
 
 def test_an_agent_that_was_stopped_is_found(tmp_path: Path, pids: list[int]) -> None:

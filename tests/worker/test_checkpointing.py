@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from launcher.train.job import Job, build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.snapshot import Tensors
 from launcher.worker.checkpointing import Captured, RunSaver, load_checkpoint, refuse_what_cannot_be_kept
+from tests.faults.table import Kind
 
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.01}
@@ -155,6 +157,32 @@ def test_what_checkpoints_cannot_hold_is_refused_before_the_first_update() -> No
         refuse_what_cannot_be_kept(Noted(2, 2))
     with pytest.raises(RequestError, match=r"weight is of torch\.complex128: .*Keep it out"):
         refuse_what_cannot_be_kept(nn.Linear(2, 2, dtype=torch.complex128))
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "the disk is slow",
+    by="fsync of the model takes 25 s, longer than parallel.timeout (strace)",
+    outcome="the run takes longer, and ends well, with all of its checkpoints",
+)
+def test_a_rank_that_waits_for_its_disk_says_that_it_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the background and not; each part that is written is progress."""
+    job = job_of(Layers(two_layers), ADAMW, checkpoint={"background": True})
+    seen: list[tuple[str, int]] = []
+
+    def slow(number: int) -> None:
+        seen.append((job.progress.phase, job.progress.marks))
+        time.sleep(0.3)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    trained(job, RunDirectory(tmp_path))
+    saving = [marks for phase, marks in seen if phase == "saving"]
+    assert len(saving) >= len(seen) - 2  # the first may come before it waits
+    assert saving[-1] > saving[0]
+    assert job.progress.phase == "saved"
+    newest = Checkpoints(RunDirectory(tmp_path), print).newest()
+    assert newest is not None
+    assert newest.update == 2
 
 
 _NOTHING = Tensors({}, {})

@@ -69,6 +69,8 @@ class DeepspeedEngine:
         self._engine, zero = start_deepspeed(AnyForward(self.model), optimizer, self._config, self._traffic)
         self._state = ZeroState(self.model, groups, optimizer, zero, self._stage)
         self.scaler.follow(zero)
+        # At stage 0 it fills in zeros for gradients that are missing, and reduces: they must be looked at before.
+        self._engine.enable_backward_allreduce = self._stage > 0
 
     def forward_only(self, forward: Callable[[nn.Module], T]) -> T:
         """A forward pass inside the module that DeepSpeed's hooks are on."""
@@ -94,10 +96,16 @@ class DeepspeedEngine:
 
     def reduce(self) -> Reductions:
         """The reductions of the window, held against the gradients of the parameters."""
+        missing = 0
+        if self._stage == 0:
+            missing = sum(parameter.numel() for parameter in trained(self.model) if parameter.grad is None)
+            with self._traffic.counted():
+                self._engine.allreduce_gradients()
         reductions, elements = self._traffic.take()
+        elements -= missing
         steps, self._steps = self._steps, 0
         expected = self._elements * (steps if self.equal_steps else 1)
-        if self._stage and elements < expected:
+        if elements < expected:
             raise RuntimeError(
                 f"{elements:,} of {expected:,} elements of the gradient were reduced: the loss does not use every "
                 "parameter. Freeze those it never uses, or set parallel.engine=ddp and "

@@ -249,7 +249,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 2468352,
     "bytes_per_update": 9873408,
-    "bytes_without_no_sync": 19746816
+    "bytes_without_no_sync": 19746816,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []

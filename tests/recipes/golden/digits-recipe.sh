@@ -247,7 +247,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 38282,
     "bytes_per_update": 153128,
-    "bytes_without_no_sync": 612512
+    "bytes_without_no_sync": 612512,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []

@@ -255,7 +255,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 25557032,
     "bytes_per_update": 102228128,
-    "bytes_without_no_sync": 13085200384
+    "bytes_without_no_sync": 13085200384,
+    "gathered_bytes": 0
   },
   "warnings": [
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-batch, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm, or parallel.sync_batchnorm=true on GPUs."

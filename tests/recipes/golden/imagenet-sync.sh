@@ -256,7 +256,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 25557032,
     "bytes_per_update": 102228128,
-    "bytes_without_no_sync": 52340801536
+    "bytes_without_no_sync": 52340801536,
+    "gathered_bytes": 0
   },
   "warnings": [
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-step of all ranks, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm for results that do not depend on the split.",

@@ -251,7 +251,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 42572,
     "bytes_per_update": 170288,
-    "bytes_without_no_sync": 681152
+    "bytes_without_no_sync": 681152,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []

@@ -245,7 +245,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 17258,
     "bytes_per_update": 69032,
-    "bytes_without_no_sync": 276128
+    "bytes_without_no_sync": 276128,
+    "gathered_bytes": 0
   },
   "warnings": [
     "a script that takes 4 micro-steps of 32 on 2 ranks alike sees 256 samples per update, not 250; batch.global=192 or 256 is what it would see, and an Accumulator.from_env with its sampler() sees what is planned."

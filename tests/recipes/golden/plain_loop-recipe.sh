@@ -245,7 +245,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 17258,
     "bytes_per_update": 69032,
-    "bytes_without_no_sync": 138064
+    "bytes_without_no_sync": 138064,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []

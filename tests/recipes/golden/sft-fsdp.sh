@@ -253,7 +253,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 494032768,
     "bytes_per_update": 1976131072,
-    "bytes_without_no_sync": 31618097152
+    "bytes_without_no_sync": 31618097152,
+    "gathered_bytes": 31618097152
   },
   "warnings": [],
   "found": []

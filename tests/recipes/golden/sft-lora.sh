@@ -263,7 +263,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 8798208,
     "bytes_per_update": 35192832,
-    "bytes_without_no_sync": 563085312
+    "bytes_without_no_sync": 563085312,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []

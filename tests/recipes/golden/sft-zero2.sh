@@ -251,7 +251,8 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "reduction": {
     "parameters": 494032768,
     "bytes_per_update": 15809048576,
-    "bytes_without_no_sync": 15809048576
+    "bytes_without_no_sync": 15809048576,
+    "gathered_bytes": 0
   },
   "warnings": [],
   "found": []
