@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -289,6 +289,34 @@ def _twice(on_its_own: bool, model: Any) -> Tensor:
     return total
 
 
+def half() -> dict[str, Any]:
+    """Two micro-steps in bf16 beside the same in fp32, from the same parameters."""
+    inputs = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    gradients, counted = [], []
+    for kind in (None, torch.bfloat16):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 12))
+        engine = FsdpEngine(model, CPU, FsdpSection(wrap=("Linear",)), gathered_as=kind)
+        precision = nullcontext() if kind is None else torch.autocast("cpu", dtype=kind)
+        for boundary in (False, True):
+            engine.micro_step(partial(_square, inputs, precision), boundary=boundary)
+        counted.append(engine.reduce())
+        gradients.append(SUBJECT.gradient(engine))
+    whole_ones, halves = counted
+    return {
+        "error": relative(gradients[1], gradients[0]),
+        "kept as": {str(p.dtype) for p in model.parameters()} == {str(gradients[1].dtype)} == {"torch.float32"},
+        "reduced": halves.bytes / whole_ones.bytes,
+        "gathered": halves.gathered_bytes / whole_ones.gathered_bytes,
+    }
+
+
+def _square(inputs: Tensor, precision: AbstractContextManager[Any], model: nn.Module) -> Tensor:
+    with precision:
+        total: Tensor = model(inputs).float().square().sum()
+    return total
+
+
 def guarded(copies: int) -> str:
     """What the guard says when one rank's part has changed."""
     model = nn.Sequential(linear := nn.Linear(3, 8))
@@ -380,6 +408,7 @@ def main(out: Path) -> None:
         "not finite": not_finite(world),
         "unused": unused(),
         "used twice": used_twice(),
+        "half": half(),
         "guarded": guarded(2 if world == 4 else 1),
         "different models": different_models(),
         "states": states(),

@@ -95,6 +95,14 @@ def test_a_block_that_runs_twice_is_refused_where_its_gradient_would_be_wrong(fo
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_half_precision_is_gathered_in_half_and_added_up_whole(found: Worlds, world: int) -> None:
+    for results in found[world]:
+        result = results["half"]
+        assert 1e-4 < result["error"] < 2e-2
+        assert (result["kept as"], result["reduced"], result["gathered"]) == (True, 1.0, 0.5)
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_parts_are_compared_where_several_ranks_have_the_same(found: Worlds, world: int) -> None:
     for results in found[world]:
         differs = "after update 2 the parameter 0.weight is not the same on all ranks: ranks 1 and 3 hold two"
