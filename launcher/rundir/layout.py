@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+PASTED = ".pasted"  # what the names of files end with that a pasted command has brought, until its agent has the run
+
 
 @dataclass(frozen=True)
 class RunDirectory:

@@ -56,7 +56,7 @@ class Worker:
             elif proving:
                 from launcher.worker.proving import run_proof
 
-                run_proof(plan, self._run, self._env)
+                run_proof(plan, self._run, self._env, self._generation)
             else:
                 self._update = 0
                 self._heart = Heart(self._run, self._env.rank, Progress(), self._env.node)

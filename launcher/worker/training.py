@@ -40,10 +40,11 @@ def run_training(
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
+        StaleWriterError: a later launch has taken the run over.
     """
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
-    with prepared(plan, run, env) as ready:
+    with prepared(plan, run, env, generation) as ready:
         plan = ready.plan
         if env.rank == 0:
             _say_what_was_found(plan, ready.materials)
@@ -53,6 +54,7 @@ def run_training(
         if checkpoint:
             refuse_foreign(run, checkpoint)
         if env.rank == 0:
+            generation.check()  # to verify a checkpoint may have taken long
             if checkpoint:
                 restore_identity(run, checkpoint)
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does

@@ -1,5 +1,5 @@
 mkdir -p /runs/id
-cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+cat > /runs/id/recipe.yaml.pasted <<'END_OF_FILE'
 name: own_config
 task:
   entry: PROJECT/tests/tasks/tiny.py:Tiny
@@ -65,7 +65,7 @@ tracking:
     tags: []
     mode: disabled
 END_OF_FILE
-cat > /runs/id/plan.json <<'END_OF_FILE'
+cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
 {
   "recipe": {
     "name": "own_config",
@@ -233,7 +233,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "warnings": []
 }
 END_OF_FILE
-cat > /runs/id/accelerate.yaml <<'END_OF_FILE'
+cat > /runs/id/accelerate.yaml.pasted <<'END_OF_FILE'
 compute_environment: LOCAL_MACHINE
 debug: false
 distributed_type: MULTI_GPU
