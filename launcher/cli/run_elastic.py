@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
 
@@ -33,7 +34,7 @@ from launcher.runners.fork import kept_unless_begun
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import refuse_used
 from launcher.runners.nodes import Node, present
-from launcher.runners.outcome import Outcome
+from launcher.runners.outcome import Outcome, cut_short
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
@@ -212,7 +213,10 @@ class _Launcher:
                 return self._for_all(ended)
             if not lost:
                 say_cause(outcome)
-            update = go_on(run, say)
+            try:
+                update = go_on(run, say)
+            except OSError as error:
+                return self._for_all(replace(ended, outcome=cut_short(outcome, error, run)))
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 
@@ -232,7 +236,8 @@ class _Launcher:
 
     def _for_all(self, ended: _Ended) -> _Ended:
         """The end of the run: the other launchers end with its exit code."""
-        Round(read_generation(self._run), exit_code=int(ended.outcome.exit_code)).publish(self._run)
+        with suppress(OSError):  # the run has ended as it has: what others cannot be told does not change that
+            Round(read_generation(self._run), exit_code=int(ended.outcome.exit_code)).publish(self._run)
         return ended
 
     def _left(self, plan: Plan) -> _Ended:

@@ -153,3 +153,18 @@ def write_atomically(path: Path, text: str, *, lasting: bool = False) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_over(path: Path, text: str) -> None:
+    """Replace what a file holds in its own place, as a full disk allows; who reads it now may find half of it.
+
+    Args:
+        path: the file, which must be there.
+        text: the new text, no longer than the place that the file has on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("r+b", buffering=0) as file:
+        file.write(text.encode())
+        file.truncate()

@@ -16,7 +16,7 @@ from types import FrameType
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.linux import descendants_of
-from launcher.rundir.failure import AgentRecord, WorkerDeath
+from launcher.rundir.failure import AgentRecord, WorkerDeath, release, reserve_for_agent
 from launcher.rundir.layout import RunDirectory
 from launcher.worker.pasted import take_over_if_pasted
 
@@ -44,10 +44,14 @@ def main(arguments: Sequence[str]) -> int:
         # Until torchrun has handlers of its own; accelerate with one process never has, and would die too early.
         signal.signal(number, _wait_for_workers)
     start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]
+    run = RunDirectory.from_environ(os.environ)
+    place = reserve_for_agent(run)
     code, record = _outcome(lambda: start(arguments))
     if code:
-        with suppress(OSError):  # a full disk is no other end than the one that it had
-            record.write(RunDirectory.from_environ(os.environ))
+        with suppress(OSError):  # a disk that fails is no other end than the one that it had
+            record.write(run, place)
+    else:
+        release(place)
     return code
 
 
