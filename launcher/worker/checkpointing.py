@@ -248,7 +248,7 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say)
         work: Future[Any] = (
             beside.submit(_attempt, lambda: Checkpoints(run, say).newest()) if rank == 0 else nothing_to_do()
         )
-        found = of_all_ranks(work, gather)[0]
+        found: Checkpoint | _Failed | None = of_all_ranks(work, gather)[0]
     if isinstance(found, _Failed):
         raise OSError(f"the checkpoints cannot be read: {found.reason}")
     return found
