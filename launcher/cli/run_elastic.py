@@ -103,6 +103,7 @@ class _Launcher:
         self._me = me
         self._signals = signals
         self._console = console
+        self._failed: _Ended | None = None  # the last round that was to be followed by another
         self._recipe = request.plan.recipe
         self._launch = request.plan.recipe.launch
         grace, heartbeat = self._launch.grace, self._recipe.guard.heartbeat
@@ -135,6 +136,10 @@ class _Launcher:
             except LauncherError as error:  # no other launcher would fare better
                 Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
                 raise
+            except OSError as error:
+                if self._failed is None:
+                    raise
+                return self._for_all(replace(self._failed, outcome=cut_short(self._failed.outcome, error, run)))
 
     def joins(self, refused: RunDirectoryHeldError) -> bool:
         """Whether this launcher takes part in the run of who holds the directory; False when that has ended by now.
@@ -213,10 +218,8 @@ class _Launcher:
                 return self._for_all(ended)
             if not lost:
                 say_cause(outcome)
-            try:
-                update = go_on(run, say)
-            except OSError as error:
-                return self._for_all(replace(ended, outcome=cut_short(outcome, error, run)))
+            self._failed = ended
+            update = go_on(run, say)
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 
