@@ -125,12 +125,13 @@ class _Launcher:
             say("the launcher that led the run is gone: this one leads it now")
         say(f"run: {shown_path(run.path)}")
         with kept_unless_begun(run, fork=resumed and fork and not taken_over):
+            update = 0
             if resumed:
                 update = go_on(run, plan, say) if taken_over else take_up(run, plan, fork=fork, say=say)
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
-                return self._rounds(taken_over=resumed)
+                return self._rounds(update, taken_over=resumed)
             except LauncherError as error:  # no other launcher would fare better
                 Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
                 raise
@@ -177,10 +178,11 @@ class _Launcher:
             self._console.print(f"{status.state if status else 'ended'}: {shown_path(self._run.path)}")
         return code
 
-    def _rounds(self, *, taken_over: bool) -> _Ended:
+    def _rounds(self, update: int, *, taken_over: bool) -> _Ended:
         """Round after round, each with the machines that are there, until the run ends or this launcher has to.
 
         Args:
+            update: the update that the run goes on after.
             taken_over: whether the run has been taken over for the first of them, as it is where it was taken up.
         """
         run, say = self._run, self._console.print
@@ -192,7 +194,7 @@ class _Launcher:
                 return self._left(self._request.plan)
             number = read_generation(run) if taken_over else take_over(run)
             taken_over = True  # by `take_up`, for the next
-            round_ = Round(number, f"{own_address()}:{free_port()}", together.round)
+            round_ = Round(number, f"{own_address()}:{free_port()}", together.round, after=update)
             ended, lost = self._round(round_, together)
             outcome = ended.outcome
             if self._signals.received:
@@ -260,4 +262,4 @@ class _Launcher:
             node=self._me.name,
         )
         spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
-        return numbered(spec, round_.number)
+        return numbered(spec, round_.number, round_.after)

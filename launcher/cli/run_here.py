@@ -82,8 +82,9 @@ def run_here(request: Request, choice: RunChoice) -> int:
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             else:
                 take_over(run)
+                update = 0
             began = monotonic()
-            outcome, display = _to_its_end(request, run, signals, console)
+            outcome, display = _to_its_end(request, run, signals, console, update)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -97,8 +98,13 @@ def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
     return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
-def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: Console) -> tuple[Outcome, Display]:
-    """Run, and when a rank fails go on from the last checkpoint while the recipe allows it and no signal comes."""
+def _to_its_end(
+    request: Request, run: RunDirectory, signals: Signals, console: Console, update: int
+) -> tuple[Outcome, Display]:
+    """Run after an update, and again after the last checkpoint when a rank fails, while the recipe allows it.
+
+    Not once a signal has come.
+    """
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
     limits = Limits.of(plan.recipe, plan.topology.world_size)
@@ -108,7 +114,7 @@ def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: 
         if signals.received:  # while a checkpoint was verified, say, which may take long
             console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
             return not_begun(run), display
-        numbered_spec = numbered(spec, read_generation(run))
+        numbered_spec = numbered(spec, read_generation(run), update)
         outcome = watched(numbered_spec, run, display, signals, plan.recipe.launch.grace, limits)
         if not outcome.again:
             return outcome, display

@@ -129,11 +129,14 @@ class Checkpoints:
         """Remove what could not be committed, as far as that can be done."""
         shutil.rmtree(unfinished, ignore_errors=True)
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self, up_to: int | None = None) -> Checkpoint | None:
         """The newest checkpoint that is as it was written, for a launch that holds the run.
 
         Newer ones that are not are set aside and named. What the system does not let read now is named and left as it
         is. Where none is left, one that was set aside and is good after all is taken back.
+
+        Args:
+            up_to: the update of the newest that may be used; None for any.
 
         Returns:
             The checkpoint, or None if there was never one.
@@ -141,7 +144,7 @@ class Checkpoints:
         Raises:
             NoCheckpointError: there were some, and none can be used, or read now.
         """
-        return self._found(changing=True)
+        return self._found(changing=True, up_to=up_to)
 
     def look(self) -> Checkpoint | None:
         """As `newest`, but nothing is renamed: for who does not hold the run.
@@ -149,12 +152,15 @@ class Checkpoints:
         Raises:
             NoCheckpointError: there were some, and none can be used, or read now.
         """
-        return self._found(changing=False)
+        return self._found(changing=False, up_to=None)
 
-    def _found(self, *, changing: bool) -> Checkpoint | None:
+    def _found(self, *, changing: bool, up_to: int | None) -> Checkpoint | None:
         bad: list[_Verdict] = []
         try:
-            folders, asides = self._all(), self._asides()
+            folders, asides = (
+                [folder for folder in found if up_to is None or _update_of(folder) <= up_to]
+                for found in (self._all(), self._asides())
+            )
         except OSError as error:
             raise NoCheckpointError(f"{self._folder} cannot be read now: {error.strerror}. Try again.") from None
         for folder in folders:

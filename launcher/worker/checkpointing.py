@@ -204,7 +204,7 @@ def refuse_what_cannot_be_kept(model: nn.Module) -> None:
         raise RequestError([Mistake("task", str(cannot), cure)]) from None
 
 
-def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say) -> Checkpoint | None:
+def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say, told: int | None) -> Checkpoint | None:
     """The newest good checkpoint of a run, which rank 0 has verified; None where there is none.
 
     Args:
@@ -212,11 +212,12 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say)
         rank: this rank.
         gather: tells all ranks what each has.
         say: takes a sentence that the user should read.
+        told: the update that the launch says it goes on after, so that no newer one is used, and none at 0.
 
     Raises:
         NoCheckpointError: there are some, and none is good.
     """
-    found = _from_first(rank, gather, lambda: Checkpoints(run, say).newest())
+    found = _from_first(rank, gather, lambda: Checkpoints(run, say).newest(told) if told != 0 else None)
     if isinstance(found, _Failed):
         raise OSError(f"the checkpoints cannot be read: {found.reason}")
     return found

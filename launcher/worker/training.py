@@ -50,7 +50,7 @@ def run_training(
         if env.rank == 0:
             _say_what_was_found(plan, ready.materials)
         stop = StopFlag()
-        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
+        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print, generation.after)
         first_update = checkpoint.update if checkpoint else 0
         if checkpoint:
             refuse_foreign(run, checkpoint)

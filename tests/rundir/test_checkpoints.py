@@ -57,6 +57,16 @@ def test_the_newest_is_found(run: RunDirectory) -> None:
     assert {path.name: path.read_bytes() for path in newest.folder.iterdir() if path.name != MANIFEST} == FILES
 
 
+def test_none_is_newer_than_what_the_launch_goes_on_after(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    for update in (4, 8, 12):
+        save(store, update)
+    found = Checkpoints(run, print).newest(up_to=8)
+    assert found is not None
+    assert found.update == 8
+    assert Checkpoints(run, print).newest(up_to=3) is None
+
+
 def flip(path: Path, bit: int) -> None:
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
@@ -275,6 +285,8 @@ def test_a_worker_that_was_slow_to_begin_is_of_the_launch_that_started_it(run: R
     with pytest.raises(StaleWriterError, match="launch 1 writes no more"):
         slow.begin(1)
     assert Generation.from_environ(run, {}).own == 2
+    told = Generation.from_environ(run, {"LAUNCHER_GENERATION": "1", "LAUNCHER_AFTER": "0"})
+    assert (told.own, told.after) == (1, 0)
 
 
 def test_a_run_taken_over_while_a_checkpoint_is_verified_gets_no_other(
