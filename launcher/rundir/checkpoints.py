@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -109,12 +109,12 @@ class Checkpoints:
             OSError: it cannot be written.
             StaleWriterError: a later launch has taken the run over.
         """
-        manifest = Manifest(update, self._generation.own, files, marks or {}).to_text()
-        write_durably(unfinished / MANIFEST, [manifest.encode()])
+        manifest = Manifest(update, self._generation.own, files, marks or {})
+        write_durably(unfinished / MANIFEST, [manifest.to_text().encode()])
         sync_folder(unfinished)
         final = self._folder / _name(update)
         if final.exists():
-            if self._verdict(final) is None:  # the same updates were made again: it is as good as this one
+            if self._holds(final, manifest):  # the same updates were made again, bit for bit
                 self.abandon(unfinished)
                 return Checkpoint(final, update)
             self._generation.check()
@@ -190,6 +190,16 @@ class Checkpoints:
             )
         return None
 
+    def leave_behind(self, checkpoint: Checkpoint) -> None:
+        """Set aside what is newer than the checkpoint that the run goes on with.
+
+        It could not be read for a while, say: its updates are made again, perhaps on other ranks or with another recipe,
+        and a checkpoint of later ones that was made before is then none of theirs.
+        """
+        for folder in self._all():
+            if _update_of(folder) > checkpoint.update:
+                self._set_aside(folder)
+
     def prune(self, keep: int) -> None:
         """Delete old checkpoints, as soon as so many newer ones are good.
 
@@ -218,6 +228,16 @@ class Checkpoints:
         self._good.add(folder)
         return None
 
+    def _holds(self, folder: Path, manifest: Manifest) -> bool:
+        """Whether a good checkpoint is the one of a manifest, but for who has written it."""
+        if self._verdict(folder) is not None:
+            return False
+        try:
+            found = Manifest.from_text((folder / MANIFEST).read_bytes())
+        except (OSError, BadCheckpointError):
+            return False
+        return replace(found, generation=manifest.generation) == manifest
+
     def _all(self) -> list[Path]:
         """Folders that look like checkpoints, the newest first."""
         named = [folder for folder in self._entries() if _STEP.fullmatch(folder.name)]
@@ -238,6 +258,7 @@ class Checkpoints:
             return []
 
     def _set_aside(self, folder: Path) -> None:
+        self._good.discard(folder)
         asides = (folder.with_name(f"{_BAD}{folder.name}.{number}") for number in count(1))
         with suppress(OSError):  # where nothing can be written it stays, and is passed over again
             folder.rename(next(aside for aside in asides if not aside.exists()))

@@ -121,12 +121,14 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
     before = read_generation(run)
     take_over(run)
     _put_logs_aside(run, before)
-    checkpoint = Checkpoints(run, say).newest()
+    checkpoints = Checkpoints(run, say)
+    checkpoint = checkpoints.newest()
     if checkpoint:
         refuse_foreign(run, checkpoint)
         if not fork:
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
         restore_identity(run, checkpoint)
+        checkpoints.leave_behind(checkpoint)
     update = checkpoint.update if checkpoint else 0
     cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,11 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
-def save(store: Checkpoints, update: int) -> Path:
+def save(store: Checkpoints, update: int, marks: dict[str, str] | None = None, model: bytes = b"") -> Path:
     folder = store.begin(update)
-    facts = {name: write_durably(folder / name, [content]) for name, content in FILES.items()}
-    return store.commit(folder, update, facts).folder
+    files = {**FILES, **({"model.safetensors": model} if model else {})}
+    facts = {name: write_durably(folder / name, [content]) for name, content in files.items()}
+    return store.commit(folder, update, facts, marks).folder
 
 
 def names(run: RunDirectory) -> list[str]:
@@ -326,3 +328,12 @@ def test_the_same_update_can_be_saved_again(run: RunDirectory) -> None:
     save(store, 1)
     assert names(run) == ["step_00000001"]
     assert json.loads((run.checkpoints / "step_00000001" / MANIFEST).read_text())["update"] == 1
+
+
+@pytest.mark.parametrize("other", [{"model": b"another"}, {"marks": {"recipe": "another"}}], ids=["bits", "recipe"])
+def test_an_update_that_was_made_otherwise_takes_the_place_of_the_first(run: RunDirectory, other: Any) -> None:
+    save(Checkpoints(run, print), 1)
+    folder = save(Checkpoints(run, print), 1, **other)
+    assert names(run) == ["bad_step_00000001.1", "step_00000001"]
+    assert (folder / "model.safetensors").read_bytes() == other.get("model", FILES["model.safetensors"])
+    assert Manifest.from_text((folder / MANIFEST).read_bytes()).marks == other.get("marks", {})
