@@ -29,7 +29,7 @@ from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
 from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
-from launcher.runners.fork import kept_unless_begun
+from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
@@ -110,7 +110,10 @@ class _Launcher:
     def lead(self, taken_over: bool) -> _Ended:
         """Lead the run, whose directory is held, until it ends or a signal ends this launcher."""
         run, plan, say = self._run, self._request.plan, self._console.print
-        resumed = taken_over or (self._choice.resume and has_begun(run))
+        begun = has_begun(run)
+        if begun and not taken_over:
+            settle_fork(run)
+        resumed = taken_over or (self._choice.resume and begun)
         fork = self._choice.fork
         if resumed and is_done(run) and (taken_over or not has_changed(run, plan, fork=fork)):
             say(f"done: {shown_path(run.path)} has gone to its end")

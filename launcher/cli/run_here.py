@@ -25,7 +25,7 @@ from launcher.rundir.checkpoints import newest_update
 from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
-from launcher.runners.fork import kept_unless_begun
+from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
 from launcher.runners.outcome import Outcome, not_begun
 from launcher.runners.restarts import RestartBudget
@@ -69,7 +69,10 @@ def run_here(request: Request, choice: RunChoice) -> int:
     run = chosen_directory(choice, plan.recipe.name)
     with listening() as signals, held(run):
         console = lasting_console(soft_wrap=True)
-        resumed = choice.resume and has_begun(run)
+        begun = has_begun(run)
+        if begun:
+            settle_fork(run)
+        resumed = choice.resume and begun
         if resumed and is_done(run) and not has_changed(run, plan, fork=choice.fork):
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE

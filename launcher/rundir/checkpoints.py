@@ -193,8 +193,8 @@ class Checkpoints:
     def leave_behind(self, checkpoint: Checkpoint) -> None:
         """Set aside what is newer than the checkpoint that the run goes on with.
 
-        It could not be read for a while, say: its updates are made again, perhaps on other ranks or with another recipe,
-        and a checkpoint of later ones that was made before is then none of theirs.
+        It could not be read for a while, say: the updates are made again, perhaps on other ranks or with another
+        recipe, and a checkpoint of later ones that was made before is then none of theirs.
         """
         for folder in self._all():
             if _update_of(folder) > checkpoint.update:

@@ -19,6 +19,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.lineage import is_of_recipe, note_fork, refuse_other_recipe, tells_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
+from launcher.runners.fork import forget_if_begun
 
 Say = Callable[[str], None]
 _MADE_UP = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")  # the end of an id that was not chosen
@@ -121,6 +122,7 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
     before = read_generation(run)
     take_over(run)
     _put_logs_aside(run, before)
+    forget_if_begun(run)
     checkpoints = Checkpoints(run, say)
     checkpoint = checkpoints.newest()
     if checkpoint:
