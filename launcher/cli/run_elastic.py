@@ -35,7 +35,7 @@ from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import go_on, has_changed, is_done, take_up
+from launcher.runners.resume import ending_on_record, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -127,7 +127,7 @@ class _Launcher:
         if taken_over:
             say("the launcher that led the run is gone: this one leads it now")
         say(f"run: {shown_path(run.path)}")
-        with kept_unless_begun(run, fork=resumed and fork and not taken_over):
+        with ending_on_record(run), kept_unless_begun(run, fork=resumed and fork and not taken_over):
             update = 0
             if resumed:
                 update = go_on(run, plan, say) if taken_over else take_up(run, plan, fork=fork, say=say)

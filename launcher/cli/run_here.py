@@ -29,7 +29,7 @@ from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
 from launcher.runners.outcome import Outcome, not_begun
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import go_on, has_changed, is_done, take_up, unfinished_run
+from launcher.runners.resume import ending_on_record, go_on, has_changed, is_done, take_up, unfinished_run
 from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
@@ -79,7 +79,7 @@ def run_here(request: Request, choice: RunChoice) -> int:
         if not resumed:
             begin_new(run)
         announce(console, plan, run)
-        with kept_unless_begun(run, fork=resumed and choice.fork):
+        with ending_on_record(run), kept_unless_begun(run, fork=resumed and choice.fork):
             if resumed:
                 update = take_up(run, plan, fork=choice.fork, say=console.print)
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")

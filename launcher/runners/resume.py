@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from launcher.errors import RequestError, RunDirectoryUnusableError
-from launcher.plan.changes import changes, recipe_mark
+from launcher.errors import LauncherError, RequestError, RunDirectoryUnusableError
+from launcher.plan.changes import changes, recipe_mark, refuse_past_end
 from launcher.plan.planner import Plan
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.generation import read_generation, take_over
@@ -76,7 +78,7 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the recipe has changed, with each change; or the checkpoint is of another run.
+        RequestError: the recipe has changed, with each change; or the checkpoint is of another run, or past its end.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     changed = has_changed(run, plan, fork=fork)
@@ -110,7 +112,7 @@ def go_on(run: RunDirectory, plan: Plan, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the checkpoint is of another run, or of another recipe.
+        RequestError: the checkpoint is of another run or recipe, or past the end of the plan.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     checkpoint = _taken_over(run, plan, say, fork=False)
@@ -129,6 +131,7 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
         refuse_foreign(run, checkpoint)
         if not fork:
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
+        refuse_past_end(plan, checkpoint.update)
         restore_identity(run, checkpoint)
         checkpoints.leave_behind(checkpoint)
     update = checkpoint.update if checkpoint else 0
@@ -178,6 +181,23 @@ def _cannot_be_compared(why: str, fork: bool) -> bool:
     raise RunDirectoryUnusableError(
         f"{why}: what the run was begun with cannot be compared. Go on by --fork, or choose another --run-id."
     )
+
+
+@contextmanager
+def ending_on_record(run: RunDirectory) -> Iterator[None]:
+    """Let `status.json` not say that a run goes on which cannot be taken up, after a launcher that was killed.
+
+    Args:
+        run: the directory of the run, which is held.
+    """
+    try:
+        yield
+    except LauncherError as error:
+        status = RunStatus.read(run)
+        if status is not None and status.state == "running":
+            with suppress(OSError):  # what was wrong is told in any case
+                replace(status, state="failed", exit_code=int(error.exit_code)).write(run)
+        raise
 
 
 def _put_logs_aside(run: RunDirectory, launch: int) -> None:

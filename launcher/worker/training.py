@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from launcher.plan.changes import recipe_mark
+from launcher.plan.changes import recipe_mark, refuse_past_end
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
@@ -55,6 +55,7 @@ def run_training(
         if checkpoint:
             refuse_foreign(run, checkpoint)
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
+            refuse_past_end(plan, first_update)
         if env.rank == 0:
             if checkpoint:
                 restore_identity(run, checkpoint)

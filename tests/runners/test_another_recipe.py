@@ -13,7 +13,7 @@ from launcher.errors import RequestError, RunDirectoryUnusableError
 from launcher.plan.changes import changes, recipe_mark
 from launcher.plan.planner import Plan, with_facts
 from launcher.rundir import checkpoints
-from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
 from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
@@ -178,6 +178,43 @@ def test_what_was_passed_over_does_not_come_back(tmp_path: Path, monkeypatch: py
     assert go_on(run, now, print) == 8
     assert (saved(run, now, 12, b"[2]").folder / "training.json").read_bytes() == b"[2]"
     assert go_on(run, now, print) == 12
+
+
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "a fork to fewer updates than were made",
+    by="train.updates=10 --fork on a run of 20",
+    outcome="refused, exit code 2; the run is left as it was",
+)
+@pytest.mark.parametrize("fewer", ["train.updates=3", "train.samples=66"])
+def test_no_fork_ends_before_it_begins(tmp_path: Path, fewer: str) -> None:
+    settings = [fewer] if "updates" in fewer else ["train.updates=null", "data.samples=150", fewer]
+    run = begun(tmp_path / "it", request_of("train.updates=4").plan)
+    RunStatus("done", 4).write(run)
+    before = (run.plan.read_bytes(), run.metrics.read_bytes(), run.status.read_bytes())
+    key = fewer.partition("=")[0].replace(".", r"\.")
+    with pytest.raises(RequestError, match=f"{key}: the run goes on after update 4, and this recipe ends after 3"):
+        run_here(request_of(*settings), RunChoice(tmp_path, "it", resume=True, fork=True))
+    assert (run.plan.read_bytes(), run.metrics.read_bytes(), run.status.read_bytes()) == before
+    assert not run.before_fork.exists()
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "all checkpoints are bad, after the launcher was killed",
+    by="a file too many",
+    outcome="exit code 65, and `status.json` says so: nothing runs",
+)
+@pytest.mark.parametrize("elastic", [False, True], ids=["here", "elastic"])
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_run_that_cannot_be_taken_up_is_not_said_to_run(tmp_path: Path, elastic: bool, fork: bool) -> None:
+    request = request_of(*(["launch.nodes=1:2"] if elastic else []))
+    run = begun(tmp_path / "it", request.plan)
+    RunStatus("running", 4, 88).write(run)
+    (run.checkpoints / "step_00000004" / "strange").touch()
+    with pytest.raises(NoCheckpointError):
+        (run_elastic if elastic else run_here)(request, RunChoice(tmp_path, "it", resume=True, fork=fork))
+    assert RunStatus.read(run) == RunStatus("failed", 4, 88, exit_code=65)
 
 
 @pytest.mark.parametrize(
