@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
 
@@ -33,7 +34,7 @@ from launcher.runners.fork import kept_unless_begun
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
-from launcher.runners.outcome import Outcome
+from launcher.runners.outcome import Outcome, cut_short
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
@@ -102,6 +103,7 @@ class _Launcher:
         self._me = me
         self._signals = signals
         self._console = console
+        self._failed: _Ended | None = None  # the last round that was to be followed by another
         self._recipe = request.plan.recipe
         self._launch = request.plan.recipe.launch
         grace, heartbeat = self._launch.grace, self._recipe.guard.heartbeat
@@ -134,6 +136,10 @@ class _Launcher:
             except LauncherError as error:  # no other launcher would fare better
                 Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
                 raise
+            except OSError as error:
+                if self._failed is None:
+                    raise
+                return self._for_all(replace(self._failed, outcome=cut_short(self._failed.outcome, error, run)))
 
     def joins(self, refused: RunDirectoryHeldError) -> bool:
         """Whether this launcher takes part in the run of who holds the directory; False when that has ended by now.
@@ -212,6 +218,7 @@ class _Launcher:
                 return self._for_all(ended)
             if not lost:
                 say_cause(outcome)
+            self._failed = ended
             update = go_on(run, self._request.plan, say)
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
@@ -232,7 +239,8 @@ class _Launcher:
 
     def _for_all(self, ended: _Ended) -> _Ended:
         """The end of the run: the other launchers end with its exit code."""
-        Round(read_generation(self._run), exit_code=int(ended.outcome.exit_code)).publish(self._run)
+        with suppress(OSError):  # the run has ended as it has: what others cannot be told does not change that
+            Round(read_generation(self._run), exit_code=int(ended.outcome.exit_code)).publish(self._run)
         return ended
 
     def _left(self, plan: Plan) -> _Ended:

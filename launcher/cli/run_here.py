@@ -27,7 +27,7 @@ from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.fork import kept_unless_begun
 from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
-from launcher.runners.outcome import Outcome, not_begun
+from launcher.runners.outcome import Outcome, cut_short, not_begun
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up, unfinished_run
 from launcher.runners.supervise import Signals, listening
@@ -106,21 +106,28 @@ def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: 
     spec = build_launch(plan, run, request.machine, os.environ)
     limits = Limits.of(plan.recipe, plan.topology.world_size)
     budget = RestartBudget(plan.recipe.launch.restarts)
+    failed: Outcome | None = None
+    left: int | None = None
     while True:
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
-        if signals.received:  # while a checkpoint was verified, say, which may take long
-            console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
-            return not_begun(run), display
-        numbered_spec = numbered(spec, read_generation(run))
-        outcome = watched(numbered_spec, run, display, signals, plan.recipe.launch.grace, limits)
-        if not outcome.again:
-            return outcome, display
-        left = budget.take(newest_update(run))
+        try:
+            if failed is not None:
+                update = go_on(run, plan, console.print)
+                console.print(f"going on after update {update:,} (tries left without progress: {left})")
+            if signals.received:  # while a checkpoint was verified, say, which may take long
+                console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
+                return not_begun(run), display
+            numbered_spec = numbered(spec, read_generation(run))
+            outcome = watched(numbered_spec, run, display, signals, plan.recipe.launch.grace, limits)
+        except OSError as error:
+            if failed is None:
+                raise
+            return cut_short(failed, error, run), display
+        left = budget.take(newest_update(run)) if outcome.again else None
         if left is None:
             return outcome, display
         say_cause(outcome)
-        update = go_on(run, plan, console.print)
-        console.print(f"going on after update {update:,} (tries left without progress: {left})")
+        failed = outcome
 
 
 def announce(console: Console, plan: Plan, run: RunDirectory) -> None:

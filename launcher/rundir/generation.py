@@ -40,7 +40,7 @@ class Generation:
     def from_environ(run: RunDirectory, environ: Mapping[str, str]) -> Generation:
         """What the launch tells its workers: one that was slow to begin could read the number of a later launch.
 
-        Where nobody took the run over, as for a dry run that was pasted, it is the number at the time of the call.
+        Where nobody took the run over it is the number at the time of the call.
         """
         told = environ.get(VARIABLE)
         return Generation(run, None if told is None else int(told))

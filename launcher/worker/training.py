@@ -44,11 +44,12 @@ def run_training(
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
+        StaleWriterError: a later launch has taken the run over.
     """
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
     use_tf32(plan.recipe.train.tf32)
-    with prepared(plan, run, env) as ready:
+    with prepared(plan, run, env, generation) as ready:
         plan = ready.plan
         if env.rank == 0:
             _say_what_was_found(plan, ready.materials)
@@ -59,6 +60,7 @@ def run_training(
             refuse_foreign(run, checkpoint)
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
         if env.rank == 0:
+            generation.check()  # to verify a checkpoint may have taken long
             if checkpoint:
                 restore_identity(run, checkpoint)
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
