@@ -31,11 +31,11 @@ from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
 from launcher.runners.fork import kept_unless_begun
 from launcher.runners.local import LocalRunner
-from launcher.runners.new_run import refuse_used
+from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import as_it_fits, go_on, has_begun, has_changed, is_done, take_up
+from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -116,7 +116,7 @@ class _Launcher:
             say(f"done: {shown_path(run.path)} has gone to its end")
             return _Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
         if not resumed:
-            refuse_used(run)
+            begin_new(run)
         if taken_over and self._signals.received:
             return self._left(plan)
         for warning in plan.warnings:
@@ -126,7 +126,7 @@ class _Launcher:
         say(f"run: {shown_path(run.path)}")
         with kept_unless_begun(run, fork=resumed and fork and not taken_over):
             if resumed:
-                update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
+                update = go_on(run, plan, say) if taken_over else take_up(run, plan, fork=fork, say=say)
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
@@ -212,7 +212,7 @@ class _Launcher:
                 return self._for_all(ended)
             if not lost:
                 say_cause(outcome)
-            update = go_on(run, say)
+            update = go_on(run, self._request.plan, say)
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 

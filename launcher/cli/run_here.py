@@ -26,10 +26,10 @@ from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.fork import kept_unless_begun
-from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
+from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
 from launcher.runners.outcome import Outcome, not_begun
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import as_it_fits, go_on, has_begun, has_changed, is_done, take_up, unfinished_run
+from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up, unfinished_run
 from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
@@ -74,7 +74,7 @@ def run_here(request: Request, choice: RunChoice) -> int:
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
         if not resumed:
-            refuse_used(run)
+            begin_new(run)
         if resumed and not choice.fork:
             plan = as_it_fits(plan, run)
             request = replace(request, plan=plan)
@@ -119,7 +119,7 @@ def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: 
         if left is None:
             return outcome, display
         say_cause(outcome)
-        update = go_on(run, console.print)
+        update = go_on(run, plan, console.print)
         console.print(f"going on after update {update:,} (tries left without progress: {left})")
 
 

@@ -59,6 +59,8 @@ def launch_environment(
         variables["OMP_NUM_THREADS"] = str(max(1, machine.cpus // plan.topology.nproc_per_node))
     if plan.recipe.parallel.engine == "deepspeed":
         variables["DS_ACCELERATOR"] = plan.topology.device  # it would else take what it finds
+        if plan.topology.world_size == 1:
+            variables["LOCAL_RANK"] = "0"  # which it asks for, and accelerate does not tell one process
     if plan.topology.device == "cpu":
         variables["ACCELERATE_USE_CPU"] = "true"
         variables["CUDA_VISIBLE_DEVICES"] = ""

@@ -85,6 +85,11 @@ class RunDirectory:
         return self.path / ".run_id"
 
     @property
+    def forked(self) -> Path:
+        """After which update a fork began, and with which recipe."""
+        return self.path / ".forked.json"
+
+    @property
     def wandb(self) -> Path:
         """Folder of the files that W&B writes."""
         return self.path / "wandb"

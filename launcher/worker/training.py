@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import torch
 
+from launcher.plan.changes import recipe_mark
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lineage import refuse_other_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
@@ -55,6 +57,7 @@ def run_training(
         first_update = checkpoint.update if checkpoint else 0
         if checkpoint:
             refuse_foreign(run, checkpoint)
+            refuse_other_recipe(run, checkpoint, recipe_mark(plan))
         if env.rank == 0:
             if checkpoint:
                 restore_identity(run, checkpoint)

@@ -235,6 +235,7 @@ def test_a_data_set_of_the_hugging_face_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_from_a_folder_of_text_to_a_trained_model(tmp_path: Path) -> None:
     texts, out = tmp_path / "texts", tmp_path / "tokens"
     texts.mkdir()
@@ -248,7 +249,7 @@ def test_from_a_folder_of_text_to_a_trained_model(tmp_path: Path) -> None:
     done = launcher(
         "run", "recipes/gpt2/recipe.yaml", args, *small, "model.parameters=null", "train.compile=false",
         "data.workers=1", "launch.nproc_per_node=2", "launch.device=cpu", "--runs", str(tmp_path), "--run-id", "run",
-        timeout=240,
+        timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
