@@ -19,6 +19,7 @@ _FREE = (
     "batch.global",
     "batch.micro",
     "batch.accumulation",
+    "batch.on_out_of_memory",
     "batch.schedule",
     "eval",
     "guard",
