@@ -8,6 +8,7 @@ TORCH ?= $(if $(wildcard /proc/driver/nvidia/version),torch>=2.9,torch==2.13.0)
 BIN := $(VENV)/bin
 # Another torch is another installation.
 INSTALLED := $(VENV)/.installed-$(shell printf %s '$(TORCH)$(TORCH_INDEX)' | tr -c 'A-Za-z0-9.' _)
+WITH_EXTRAS := $(INSTALLED)-extras
 
 # Faults of all kinds, the slow ones too, and the table of what came of them.
 FAULT_TABLE ?= docs/faults.md
@@ -17,25 +18,25 @@ FAULT_TABLE ?= docs/faults.md
 demo: $(INSTALLED)
 	$(BIN)/launcher run recipes/digits/recipe.yaml launch.nproc_per_node=2 launch.device=cpu
 
-test: $(INSTALLED)
+test: $(WITH_EXTRAS)
 	$(BIN)/python -m pytest -m "not long"
 
-test-long: $(INSTALLED)
+test-long: $(WITH_EXTRAS)
 	$(BIN)/python -m pytest -m long
 
-test-all: $(INSTALLED)
+test-all: $(WITH_EXTRAS)
 	$(BIN)/python -m pytest
 
-faults: $(INSTALLED)
+faults: $(WITH_EXTRAS)
 	rm -f $(FAULT_TABLE:.md=.json)
 	$(BIN)/python -m pytest -m fault --fault-table=$(FAULT_TABLE)
 
-check: $(INSTALLED)
+check: $(WITH_EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)
+bench: $(WITH_EXTRAS)
 	$(BIN)/python -m benchmarks.overhead --write
 	$(BIN)/python -m benchmarks.editions --write
 	$(BIN)/python -m benchmarks.checkpoints --write
@@ -47,6 +48,11 @@ schema: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# What the tests need besides: every engine, and what the recipes of the real world load.
+$(WITH_EXTRAS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,recipes,deepspeed]"
 	touch $@
 

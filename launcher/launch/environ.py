@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
+from launcher.rundir.generation import AFTER
 from launcher.rundir.generation import VARIABLE as GENERATION
 from launcher.rundir.layout import RunDirectory
 
 
-def generation_environment(number: int) -> dict[str, str]:
-    """The variable that tells workers which launch of the run they belong to."""
-    return {GENERATION: str(number)}
+def generation_environment(number: int, after: int | None) -> dict[str, str]:
+    """The variables that tell workers which launch of the run they belong to, and after which update it goes on."""
+    return {GENERATION: str(number), **({} if after is None else {AFTER: str(after)})}
 
 
 def launch_environment(

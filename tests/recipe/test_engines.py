@@ -25,11 +25,12 @@ def as_markdown() -> Iterator[str]:
         "`prove`",
         "elastic",
         "`exact`",
+        "`micro: auto`, `halve`",
     )
     yield f"| {' | '.join(columns)} |"
     yield f"| {' | '.join('---' for _ in columns)} |"
     for name, can in engine_table().items():
-        answers = (can.several_backwards, can.proves, can.elastic, can.exact)
+        answers = (can.several_backwards, can.proves, can.elastic, can.exact, can.recovers_memory)
         cells = (
             name,
             can.holds,

@@ -267,7 +267,7 @@ def test_later_overrides_win(tmp_path: Path) -> None:
             f"optimizer.betas.{'9' * 5000}=5",
             "optimizer.betas: must be a list of 2, each a number from 0 to below 1, not a mapping.",
         ),
-        ("batch={micro: 0}", "batch.micro: must be a whole number of at least 1, not 0."),
+        ("batch={micro: 0}", "batch.micro: must be auto or a whole number of at least 1, not 0."),
     ],
     ids=lambda value: value[:24].encode("unicode_escape").decode(),
 )
@@ -328,5 +328,5 @@ def test_mistakes_of_a_base_are_named_there(tmp_path: Path) -> None:
     assert refusal(tmp_path, "extends: base.yaml\n", "batch.micro=0", base_yaml=base) == [
         "base.yaml:4: train.epochs: must be a whole number of at least 1, not 'two'.",
         "base.yaml:5: optimizer.momentum: must be a number from 0 to below 1, not 9.",
-        "command line: batch.micro: must be a whole number of at least 1, not 0.",
+        "command line: batch.micro: must be auto or a whole number of at least 1, not 0.",
     ]
