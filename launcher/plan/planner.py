@@ -20,7 +20,7 @@ from launcher.plan.length import LengthPlan, last_windowing, plan_length, update
 from launcher.plan.sharded import ShardedCost, refuse_copies_without_parts, sharded_cost
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
 from launcher.plan.topology import Topology
-from launcher.plan.warnings import plan_warnings
+from launcher.plan.warnings import compiler_warnings, plan_warnings
 from launcher.plan.windows import Stage, Window, windows_of_run
 from launcher.recipe.schema import Recipe
 
@@ -179,7 +179,10 @@ def make_plan(
         drops=tuple(drop for drop in drops if drop is not None),
         drop_factor=shape.factor,
     )
-    warnings = plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task)
+    warnings = [
+        *compiler_warnings(recipe, topology.device),
+        *plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task),
+    ]
     return Plan(
         recipe=recipe,
         topology=topology,

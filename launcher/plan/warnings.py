@@ -43,6 +43,20 @@ def plan_warnings(
     yield from _no_checkpoints(recipe)
 
 
+def compiler_warnings(recipe: Recipe, device: str) -> Iterator[str]:
+    """What PyTorch's compiler was seen to do wrong.
+
+    Args:
+        recipe: the recipe.
+        device: what the run is on.
+    """
+    if recipe.train.compile and device == "cpu":
+        yield (
+            "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, "
+            "in front of MaxPool2d; compare the first losses with those of train.compile=false."
+        )
+
+
 def _batchnorm(
     recipe: Recipe, batch: BatchPlan, stages: Sequence[StagePlan], tail_samples: int | None, uses: Sequence[str]
 ) -> Iterator[str]:

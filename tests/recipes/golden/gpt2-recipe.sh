@@ -250,7 +250,9 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "bytes_without_no_sync": 7964147712,
     "gathered_bytes": 0
   },
-  "warnings": [],
+  "warnings": [
+    "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, in front of MaxPool2d; compare the first losses with those of train.compile=false."
+  ],
   "found": []
 }
 END_OF_FILE
