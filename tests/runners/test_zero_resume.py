@@ -14,7 +14,7 @@ from tests.faults.table import Kind
 from tests.metrics import comparable_rows
 from tests.processes import launcher
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 MORTAL = "tests/tasks/mortal.yaml"
 UPDATES = 20
 IN_UPDATE_7 = {2: "1:20", 3: "2:13"}  # world size → KILL; by then rank 0 has saved update 4
