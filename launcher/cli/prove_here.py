@@ -16,7 +16,8 @@ from launcher.cli.proof_text import print_proof
 from launcher.cli.request import Request
 from launcher.cli.watched import say_cause, watched
 from launcher.errors import ExitCode
-from launcher.launch.build import build_launch
+from launcher.launch.build import build_launch, numbered
+from launcher.rundir.generation import take_over
 from launcher.rundir.lock import held
 from launcher.rundir.proof import PROVE, STEP_MARK, Proof
 from launcher.runners.new_run import create_run_directory, fresh_id
@@ -36,7 +37,12 @@ def prove_here(request: Request, runs: Path, as_json: bool) -> int:
     with listening() as signals, held(run):
         spec = build_launch(request.plan, run, request.machine, os.environ, worker_arguments=(PROVE,))
         outcome = watched(
-            spec, run, Steps(Console(file=sys.stderr)), signals, request.plan.recipe.launch.grace, Limits()
+            numbered(spec, take_over(run)),
+            run,
+            Steps(Console(file=sys.stderr)),
+            signals,
+            request.plan.recipe.launch.grace,
+            Limits(),
         )
     if outcome.exit_code != ExitCode.DONE:
         say_cause(outcome)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.rundir.layout import RunDirectory, write_atomically, write_over
 
 # Stands in a rank's log above its traceback: the terminal shows what comes before it.
 TRACEBACK_MARK = "--- this rank failed ---"
@@ -21,6 +22,8 @@ AGENT = -1  # stands where a rank would: torchrun or accelerate itself
 # has other types or other words.
 _OF_THE_GROUP = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _GAVE_UP = ("timed out", "timeout")
+_RESERVED = 4096  # bytes of a record's place: what a disk gives out at once
+_SHORT = 400  # characters of a message that find room there, however they are written
 _PEER_IS_GONE = ("connection closed by peer", "connection reset by peer", "gloo/", "nccl", "timed out waiting")
 
 
@@ -57,9 +60,17 @@ class FailureRecord:
         return self.peer_is_gone and any(sign in self.message.lower() for sign in _GAVE_UP)
 
     def write(self, run: RunDirectory) -> None:
-        """Leave the record in the run directory."""
-        run.failures.mkdir(parents=True, exist_ok=True)
-        write_atomically(run.failures / f"rank_{self.rank}.json", json.dumps(asdict(self)))
+        """Leave the record in the run directory; on a full disk in the place that was reserved for it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = _place_of(run, self.rank)
+        try:
+            run.failures.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(asdict(self)))
+        except OSError:
+            write_over(path, json.dumps(asdict(replace(self, message=self.message[:_SHORT]))))
 
 
 @dataclass(frozen=True)
@@ -89,10 +100,22 @@ class AgentRecord:
     deaths: tuple[WorkerDeath, ...] = ()
     signal: int = 0
 
-    def write(self, run: RunDirectory) -> None:
-        """Leave the record in the run directory."""
+    def write(self, run: RunDirectory, place: Path | None = None) -> None:
+        """Leave the record in the run directory.
+
+        Args:
+            run: the directory.
+            place: what `reserve_for_agent` has returned.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(asdict(self))
+        if place is not None and place.exists():
+            write_over(place, text)
+            return
         run.failures.mkdir(parents=True, exist_ok=True)
-        write_atomically(run.failures / f"agent_{uuid4().hex[:8]}.json", json.dumps(asdict(self)))
+        write_atomically(_new_place(run), text)
 
 
 @dataclass(frozen=True)
@@ -125,15 +148,57 @@ def _by_time(records: Iterable[FailureRecord]) -> list[FailureRecord]:
     return sorted(records, key=lambda record: record.time_ns)
 
 
+def reserve_for_rank(run: RunDirectory, rank: int) -> None:
+    """Take room on the disk for the record of a rank, should it fail: the disk may be full by then."""
+    _reserve(_place_of(run, rank))
+
+
+def reserve_for_agent(run: RunDirectory) -> Path:
+    """As `reserve_for_rank`, for the record of an agent; its place."""
+    place = _new_place(run)
+    _reserve(place)
+    return place
+
+
+def release_rank(run: RunDirectory, rank: int) -> None:
+    """Give the room for the record of a rank back: it has not failed."""
+    release(_place_of(run, rank))
+
+
+def release(place: Path) -> None:
+    """Give the room for a record back."""
+    with suppress(OSError):
+        place.unlink(missing_ok=True)
+        place.parent.rmdir()  # unless others have theirs there
+
+
+def _reserve(place: Path) -> None:
+    with suppress(OSError):  # then there is none
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(" " * _RESERVED)
+
+
+def _place_of(run: RunDirectory, rank: int) -> Path:
+    return run.failures / f"rank_{rank}.json"
+
+
+def _new_place(run: RunDirectory) -> Path:
+    return run.failures / f"agent_{uuid4().hex[:8]}.json"
+
+
 def read_failures(run: RunDirectory) -> Failures:
     """The failure records of a run directory; none if nothing failed."""
-    records = [FailureRecord(**_json(path)) for path in sorted(run.failures.glob("rank_*.json"))]
-    agents = [_json(path) for path in sorted(run.failures.glob("agent_*.json"))]
+    records = [FailureRecord(**told) for told in _told(run, "rank_*.json")]
+    agents = _told(run, "agent_*.json")
     deaths = sorted((WorkerDeath(**death) for agent in agents for death in agent["deaths"]), key=lambda one: one.rank)
     stopped_by = max((agent["signal"] for agent in agents), default=0)
     return Failures(tuple(records), AgentRecord(tuple(deaths), stopped_by))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
+def _told(run: RunDirectory, pattern: str) -> list[dict[str, Any]]:
+    """What the files hold of which there is something to read: most places are reserved in vain."""
+    told: list[dict[str, Any]] = []
+    for path in sorted(run.failures.glob(pattern)):
+        with suppress(OSError, ValueError):
+            told.append(json.loads(path.read_text(encoding="utf-8")))
+    return told

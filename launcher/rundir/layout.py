@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+PASTED = ".pasted"  # what the names of files end with that a pasted command has brought, until its agent has the run
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,13 @@ class RunDirectory:
         return self.path / ".run_id"
 
     @property
+    def before_fork(self) -> Path:
+        """Folder of what the run was begun with, until a fork of it has made an update."""
+        return self.path / ".before_fork"
+
+    @property
     def forked(self) -> Path:
-        """After which update a fork began, and with which recipe."""
+        """Where and with which recipe the run was forked last."""
         return self.path / ".forked.json"
 
     @property
@@ -163,6 +171,22 @@ def write_atomically(path: Path, text: str, *, lasting: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names no file
+
+
+def write_over(path: Path, text: str) -> None:
+    """Replace what a file holds in its own place, as a full disk allows; who reads it now may find half of it.
+
+    Args:
+        path: the file, which must be there.
+        text: the new text, no longer than the place that the file has on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("r+b", buffering=0) as file:
+        file.write(text.encode())
+        file.truncate()

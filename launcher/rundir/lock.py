@@ -13,10 +13,17 @@ from launcher.rundir.layout import RunDirectory
 
 
 @contextmanager
-def held(run: RunDirectory) -> Iterator[None]:
+def held(run: RunDirectory, *, shared: bool = False) -> Iterator[int]:
     """Hold a run directory while a launch writes to it; the kernel lets go of it if the launch is killed.
 
     How others could join a launch that was here before is forgotten.
+
+    Args:
+        run: the directory of the run.
+        shared: hold it together with others that would share it, too.
+
+    Returns:
+        The descriptor of the lock.
 
     Raises:
         RunDirectoryHeldError: another launch holds it; the message names it.
@@ -26,7 +33,7 @@ def held(run: RunDirectory) -> Iterator[None]:
         descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another launch"
             raise RunDirectoryHeldError(
@@ -36,7 +43,7 @@ def held(run: RunDirectory) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, this_process().encode(), 0)
             run.round.unlink(missing_ok=True)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.rundir.layout import RunDirectory, write_atomically, write_over
 
 State = Literal["running", "done", "failed", "preempted", "interrupted"]
 
@@ -49,5 +49,13 @@ class RunStatus:
             return None
 
     def write(self, run: RunDirectory) -> None:
-        """Replace the run's status file."""
-        write_atomically(run.status, json.dumps(asdict(self), indent=2) + "\n")
+        """Replace the run's status file, which a full disk does not hinder where there is one.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        try:
+            write_atomically(run.status, text)
+        except OSError:
+            write_over(run.status, text)

@@ -100,4 +100,5 @@ class Follower:
             self._me.has_ended(round_.number)
 
     def _is_over(self, round_: Round) -> bool:
-        return Round.read(self._run) != round_ or not is_held(self._run)
+        told = Round.read(self._run)  # None where it cannot be read just now, or nobody leads
+        return (told is not None and told != round_) or not is_held(self._run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from launcher.errors import ExitCode
 from launcher.plan.planner import Plan
@@ -69,6 +69,23 @@ def not_begun(run: RunDirectory) -> Outcome:
     made = [row for row in RowFollower(run.metrics).new() if int(row["train/global_step"] or 0) <= newest_update(run)]
     samples_seen = int(made[-1]["train/samples_seen"] or 0) if made else 0
     outcome = _stopped(run, newest_update(run), samples_seen)
+    with suppress(OSError):  # the outcome is told in any case
+        outcome.status.write(run)
+    return outcome
+
+
+def cut_short(failed: Outcome, error: OSError, run: RunDirectory) -> Outcome:
+    """The end of a run that had failed, and whose next try could not be made ready; `status.json` says it too.
+
+    Args:
+        failed: how it had failed: what it says of the culprit stays.
+        error: what kept the next try from being made.
+        run: its directory.
+    """
+    place = f"{error.filename}: " if error.filename else ""
+    code = ExitCode.REQUEUE if newest_update(run) else ExitCode.WORKER
+    cause = f"The run could not be started again: {place}{error.strerror or error}."
+    outcome = replace(failed, status=replace(failed.status, exit_code=code), cause=cause, again=False)
     with suppress(OSError):  # the outcome is told in any case
         outcome.status.write(run)
     return outcome

@@ -32,7 +32,7 @@ class InBackground:
     """
 
     def __init__(
-        self, tracker: Tracker, patience: float, give_up: Callable[[Exception], None], most: int = MOST_ROWS
+        self, tracker: Tracker, patience: float, give_up: Callable[[BaseException], None], most: int = MOST_ROWS
     ) -> None:
         self._tracker = tracker
         self._patience = patience
@@ -76,10 +76,10 @@ class InBackground:
                         return
                     case row:
                         self._tracker.log(row)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a thread that W&B ends by the latter would end without a word
             self._give_up(error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         if not self._given_up:
             self._given_up = True
             self._tell(error)

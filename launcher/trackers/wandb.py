@@ -14,6 +14,7 @@ from launcher.trackers.base import Tracker
 from launcher.trackers.bests import Bests
 from launcher.trackers.jsonl import read_rows
 from launcher.trackers.wandb_session import (
+    TROUBLE,
     X_AXIS,
     Mode,
     Patience,
@@ -69,7 +70,7 @@ def make_wandb_tracker(plan: Plan, run_dir: Path, say: Say) -> Tracker | None:
         tracker.catch_up()
         # W&B itself ends by an error within the patience for it, which says more than that it was given up.
         return InBackground(tracker, WHILE_TRAINING.finish + _TO_SAY_WHY, tracker.give_up)
-    except Exception as error:  # whatever is wrong with W&B, the training goes on
+    except TROUBLE as error:  # whatever is wrong with W&B, the training goes on
         say(f"W&B: not used, because it could not start: {brief(error)}.")
         return None
 
@@ -134,13 +135,13 @@ class WandbTracker:
             return
         try:
             self._handle.log(dict(row), step=update, commit=True)
-        except Exception as error:
+        except TROUBLE as error:
             self._fail(error)
             return
         self._last = update
         self.handed_over += 1
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: BaseException) -> None:
         """Log no more, and kill W&B's processes: whoever waits for them waits no longer. Any thread may ask for it."""
         self._fail(error)
         kill_processes()
@@ -152,7 +153,7 @@ class WandbTracker:
             if not self.failed:
                 self._handle.summary.update(self._bests.found())  # W&B forgets the best when a run goes on
             self._handle.finish(exit_code=0 if succeeded else 1)
-        except Exception as error:
+        except TROUBLE as error:
             self._fail(error)
             tear_down()  # or W&B tries once more when the process ends, and prints a traceback
         if self.failed:
@@ -167,7 +168,7 @@ class WandbTracker:
         """W&B's own sync would let each launch of a resumed run overwrite the rows of those before."""
         return f"launcher sync {shlex.quote(str(self._run.path))}"
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         told, self.failed = self.failed, True
         if not told:
             self._say(f"W&B: stopped, because {brief(error)}; metrics.jsonl has every row. To upload it: {self._sync}")
@@ -177,7 +178,7 @@ def _start(plan: Plan, run: RunDirectory, choice: Choice) -> tuple[StartedRun, C
     """Start the run as chosen, or offline where the server cannot be used: the run, and the choice that holds."""
     try:
         return start_run(plan, run, choice.mode, WHILE_TRAINING), choice
-    except Exception as error:
+    except TROUBLE as error:
         if choice.mode == "offline":
             raise
         tear_down()  # the attempt holds the id of the run for as long as its process lives

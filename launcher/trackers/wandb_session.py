@@ -18,6 +18,7 @@ X_AXIS = "train/global_step"
 _PROGRAMS = "wandb-"
 _WITHOUT_ITS_RANK = 1.0  # seconds in which W&B's process may end by itself, without the rank that it worked for
 LONGEST_REASON = 200
+TROUBLE = (Exception, SystemExit)  # what W&B raises; the latter when its process has ended badly
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -155,8 +156,7 @@ def tear_down() -> None:
     """End W&B's process, however it is."""
     import wandb
 
-    # When its process has ended badly, W&B raises SystemExit.
-    with suppress(Exception, SystemExit):
+    with suppress(*TROUBLE):
         wandb.teardown()
 
 
@@ -165,7 +165,7 @@ def kill_processes() -> None:
     kill_children_named(_PROGRAMS)
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """An error in one line, without W&B's advice about settings that the recipe has not."""
     text = " ".join(str(error).split("\nConsider ")[0].split()) or type(error).__name__
     return text[:LONGEST_REASON].rstrip(".")

@@ -7,7 +7,7 @@ from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus
 from launcher.trackers.wandb import Say, WandbTracker
-from launcher.trackers.wandb_session import Patience, brief, key_problem, set_up, start_run, tear_down
+from launcher.trackers.wandb_session import TROUBLE, Patience, brief, key_problem, set_up, start_run, tear_down
 
 WHILE_WATCHED = Patience(start=30.0, finish=3600.0)  # somebody waits for it, and can end it
 
@@ -32,7 +32,7 @@ def upload(plan: Plan, run: RunDirectory, say: Say) -> None:
         raise UploadError(f"W&B cannot be used: {problem}.")
     try:
         started = start_run(plan, run, "online", WHILE_WATCHED)
-    except Exception as error:  # W&B has no class of its own for all that can be wrong
+    except TROUBLE as error:  # W&B has no class of its own for all that can be wrong
         tear_down()
         raise UploadError(f"W&B cannot be used: {brief(error)}.") from None
     tracker = WandbTracker(started, run, say)

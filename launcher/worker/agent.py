@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
+from launcher.errors import ExitCode, LauncherError
 from launcher.linux import descendants_of
-from launcher.rundir.failure import AgentRecord, WorkerDeath
+from launcher.rundir.failure import AgentRecord, WorkerDeath, release, reserve_for_agent
 from launcher.rundir.layout import RunDirectory
+from launcher.worker.pasted import take_over_if_pasted
+
+_MODULE = "launcher.worker.agent"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,18 +32,33 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    try:
+        take_over_if_pasted(_MODULE, arguments)
+    except LauncherError as error:
+        print(f"launcher: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"launcher: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return ExitCode.REQUEST
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # Until torchrun has handlers of its own; accelerate with one process never has, and would die too early.
         signal.signal(number, _wait_for_workers)
     start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]
+    run = RunDirectory.from_environ(os.environ)
+    place = reserve_for_agent(run)
     code, record = _outcome(lambda: start(arguments))
     if code:
-        with suppress(OSError):  # a full disk is no other end than the one that it had
-            record.write(RunDirectory.from_environ(os.environ))
+        with suppress(OSError):  # a disk that fails is no other end than the one that it had
+            record.write(run, place)
+    else:
+        release(place)
     return code
 
 
 def _outcome(start: Callable[[], None]) -> tuple[int, AgentRecord]:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     try:
         start()
     except SignalException as stopped:

@@ -11,7 +11,7 @@ import traceback
 from launcher.errors import LauncherError
 from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan
-from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord
+from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord, release_rank, reserve_for_rank
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.proof import PROVE
@@ -37,6 +37,7 @@ class Worker:
         self._generation = generation
         self._env = env
         self._update: int | None = None
+        self._failed = False
         self._heart: Heart | None = None
 
     def work(self, proving: bool) -> int:
@@ -45,6 +46,7 @@ class Worker:
         A failure is recorded before anything is torn down: what the other ranks then raise comes later.
         """
         script = False
+        reserve_for_rank(self._run, self._env.rank)
         try:
             found = Plan.model_validate_json(self._run.plan.read_text(encoding="utf-8"))
             script = found.recipe.script is not None
@@ -56,7 +58,7 @@ class Worker:
             elif proving:
                 from launcher.worker.proving import run_proof
 
-                run_proof(plan, self._run, self._env)
+                run_proof(plan, self._run, self._env, self._generation)
             else:
                 self._update = 0
                 self._heart = Heart(self._run, self._env.rank, Progress(), self._env.node)
@@ -76,6 +78,8 @@ class Worker:
 
     def leave(self) -> None:
         """The last thing that a rank does: until then it is watched."""
+        if not self._failed:
+            release_rank(self._run, self._env.rank)
         if self._heart is not None:
             self._heart.stop()
 
@@ -83,6 +87,7 @@ class Worker:
         self._update = update
 
     def _record(self, error: BaseException) -> None:
+        self._failed = True
         record = FailureRecord(
             rank=self._env.rank,
             time_ns=time.time_ns(),

@@ -11,6 +11,7 @@ import torch
 
 from launcher.plan.fitting import Findings
 from launcher.plan.planner import Plan, with_facts, with_found
+from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.train.engines.process_group import gather, process_group
 from launcher.train.job import Materials, build_materials
@@ -38,16 +39,18 @@ class Prepared:
 
 
 @contextmanager
-def prepared(plan: Plan, run: RunDirectory, env: DistEnv) -> Iterator[Prepared]:
+def prepared(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation) -> Iterator[Prepared]:
     """The task of a plan, and the process group for as long as the context lasts; rank 0 renews `plan.json`.
 
     Args:
         plan: the plan of the run.
         run: its directory.
         env: this worker's place.
+        generation: of the launch that it belongs to.
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
+        StaleWriterError: a later launch has taken the run over.
     """
     section = plan.recipe.task
     if section is None:
@@ -55,13 +58,15 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv) -> Iterator[Prepared]:
     device = _device(plan, env)
     materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
     # DeepSpeed has a group also where one rank is alone.
-    grouped = env.world_size > 1 or plan.recipe.parallel.engine == "deepspeed"
-    group = process_group(device, plan.recipe.parallel.timeout) if grouped else nullcontext()
+    alone = env.world_size == 1
+    grouped = not alone or plan.recipe.parallel.engine == "deepspeed"
+    group = process_group(device, plan.recipe.parallel.timeout, alone) if grouped else nullcontext()
     tell: Gather = gather if env.world_size > 1 else lambda value: [value]
     with group:
         plan = _with_what_was_found(plan, run, tell)
         plan = _with_facts_of_all_ranks(plan, materials, tell)
         if env.rank == 0:
+            generation.check()
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
         yield Prepared(plan, materials, device, tell)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from launcher.plan.changes import recipe_mark
+from launcher.plan.changes import recipe_mark, refuse_past_end
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
@@ -44,21 +44,24 @@ def run_training(
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
+        StaleWriterError: a later launch has taken the run over.
     """
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
     use_tf32(plan.recipe.train.tf32)
-    with prepared(plan, run, env) as ready:
+    with prepared(plan, run, env, generation) as ready:
         plan = ready.plan
         if env.rank == 0:
             _say_what_was_found(plan, ready.materials)
         stop = StopFlag()
-        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
+        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print, generation.after)
         first_update = checkpoint.update if checkpoint else 0
         if checkpoint:
             refuse_foreign(run, checkpoint)
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
+            refuse_past_end(plan, first_update)
         if env.rank == 0:
+            generation.check()  # to verify a checkpoint may have taken long
             if checkpoint:
                 restore_identity(run, checkpoint)
             cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does

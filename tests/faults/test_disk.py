@@ -75,6 +75,25 @@ def test_a_disk_that_is_full_for_a_while(small_disk: Path, whole: Run) -> None:
 
 @pytest.mark.fault(
     Kind.DISK,
+    "the disk is full when a rank dies, and stays full",
+    by="ENOSPC for all that needs room",
+    outcome="the rank is named, also in status.json; exit code 75 where there is a checkpoint, with the path",
+)
+@pytest.mark.long
+def test_a_rank_that_dies_while_the_disk_is_full(small_disk: Path) -> None:
+    it = Run(small_disk)
+    faults = {sample_of(5, rank=0, micro_step=1): "fills_the_disk", sample_of(8, rank=1, micro_step=1): "is_killed"}
+    done = it.launch(*it.faults(faults))
+    assert done.returncode == 75, done.stdout + done.stderr
+    named, path = done.stderr.splitlines()
+    assert named.startswith("launcher: Rank 1 was killed by SIGKILL")
+    assert path == (f"launcher: The run could not be started again: {it.path}/.generation: No space left on device.")
+    status = it.status()
+    assert (status["state"], status["exit_code"], status["failure"]["rank"]) == ("failed", 75, 1)
+
+
+@pytest.mark.fault(
+    Kind.DISK,
     "the disk is slow",
     by="fsync of the model takes 25 s, longer than parallel.timeout (strace)",
     outcome="the run takes longer, and ends well, with all of its checkpoints",

@@ -16,6 +16,7 @@ from launcher.launch.spec import LaunchSpec
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, Topology
 from launcher.recipe.load import load_recipe
+from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
 from tests.faults.table import Kind
 from tests.processes import clean_environment, launcher
@@ -83,6 +84,7 @@ def test_workers_are_told_which_launch_they_belong_to(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     assert "LAUNCHER_GENERATION" not in spec.env  # a dry run takes no run over
     assert numbered(spec, 3).env == {**spec.env, "LAUNCHER_GENERATION": "3"}
+    assert numbered(spec, 3, 0).env == {**spec.env, "LAUNCHER_GENERATION": "3", "LAUNCHER_AFTER": "0"}
 
 
 def test_threads_are_the_same_for_one_rank_and_kept_where_the_user_set_them(tmp_path: Path) -> None:
@@ -135,7 +137,8 @@ def test_shell_text_does_what_the_spec_says(tmp_path: Path) -> None:
     )
     done = subprocess.run(["bash", "-c", spec.as_shell()], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout) == [["two words", "$(id)", "it's"], 'a "b" $HOME `c`']
-    assert (folder / "x.txt").read_text() == "line $HOME\n'quoted'\n"
+    assert not (folder / "x.txt").exists()  # that of a launch which holds the run stays as it is
+    assert (folder / "x.txt.pasted").read_text() == "line $HOME\n'quoted'\n"
 
 
 def test_a_dry_run_trains_when_pasted(tmp_path: Path) -> None:
@@ -151,3 +154,6 @@ def test_a_dry_run_trains_when_pasted(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = (tmp_path / "pasted" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["train/global_step"] for row in rows] == [1, 2, 3]
+    assert (tmp_path / "pasted" / "plan.json").exists()
+    assert list((tmp_path / "pasted").glob("*.pasted")) == []
+    assert read_generation(RunDirectory(tmp_path / "pasted")) == 1

@@ -12,6 +12,7 @@ import pytest
 
 from launcher.errors import RequestError
 from launcher.launch.build import build_launch
+from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting
 from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan, make_plan
@@ -24,9 +25,11 @@ from launcher.rundir.failure import AgentRecord, FailureRecord, WorkerDeath, rea
 from launcher.rundir.heartbeat import Beat, BeatFile
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held, is_held
+from launcher.runners.follower import Follower
 from launcher.runners.nodes import nodes_of, present
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.rounds import Round
+from launcher.runners.supervise import Signals
 from launcher.runners.together import Together
 from launcher.runners.watch import Limits, Watch
 from launcher.worker.dist_env import DistEnv
@@ -185,6 +188,26 @@ def test_a_machine_whose_part_fails_while_the_others_go_on_leaves(tmp_path: Path
     left, *told = done.stdout.splitlines()
     assert left.startswith("This machine's part of the run has failed, and the others go on."), done.stderr
     assert told == ["[3] 3", "7"]  # the end is told also when the leader has let go by now
+
+
+def test_a_round_that_cannot_be_read_is_not_over(tmp_path: Path) -> None:
+    """A disk may fail once; who leads on after another one has told of a round of its own."""
+    run = RunDirectory(tmp_path)
+    told = Round(3, "head:1", ("leader", "me"))
+
+    def nothing(round_: Round) -> LaunchSpec:
+        raise NotImplementedError
+
+    with present(run) as me, held(run):
+        follower = Follower(run, me, Signals(), nothing, grace=5, heartbeat=0)
+        told.publish(run)
+        assert not follower._is_over(told)
+        run.round.write_text("{")
+        assert not follower._is_over(told)
+        Round(4).publish(run)
+        assert follower._is_over(told)
+    told.publish(run)
+    assert follower._is_over(told)  # nobody leads
 
 
 def test_processes_of_another_machine_are_not_looked_at(tmp_path: Path) -> None:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launcher.rundir.failure import AgentRecord, FailureRecord, Failures, WorkerDeath, read_failures
+from launcher.rundir.failure import (
+    AgentRecord,
+    FailureRecord,
+    Failures,
+    WorkerDeath,
+    read_failures,
+    release,
+    release_rank,
+    reserve_for_agent,
+    reserve_for_rank,
+)
 from launcher.rundir.heartbeat import Beat, BeatFile
 from launcher.rundir.layout import RunDirectory
-from launcher.runners.outcome import outcome_of
+from launcher.rundir.status import RunStatus
+from launcher.runners.outcome import cut_short, outcome_of
 from tests.faults.table import Kind
 
 
@@ -49,6 +63,55 @@ def test_records_are_read_back(tmp_path: Path) -> None:
     OWN_LATE.write(run)
     AgentRecord((KILLED,), signal=0).write(run)
     assert read_failures(run) == Failures((OWN_LATE,), AgentRecord((KILLED,)))
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "the disk is full when a rank dies, and stays full",
+    by="ENOSPC for all that needs room",
+    outcome="the rank is named, also in status.json; exit code 75 where there is a checkpoint, with the path",
+)
+def test_a_full_disk_does_not_hide_who_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(tmp_path)
+    reserve_for_rank(run, 1)
+    reserve_for_rank(run, 2)
+    place = reserve_for_agent(run)
+    RunStatus("running").write(run)
+    assert read_failures(run) == Failures((), AgentRecord())
+    long = record(1, 100, "bad pixel " + "é" * 100_000)
+
+    def full(path: Path, mode: str = "r", **options: Any) -> Any:
+        if "w" in mode or "a" in mode:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opening(path, mode, **options)
+
+    opening = Path.open
+    monkeypatch.setattr(Path, "open", full)
+    long.write(run)
+    AgentRecord((KILLED,)).write(run, place)
+    failed = outcome_of(1, False, run, update=3, samples_seen=48)
+    assert failed.cause.startswith("Rank 1 failed in update 4: RuntimeError: bad pixel éé")
+    assert read_failures(run).agent == AgentRecord((KILLED,))
+    (run.checkpoints / "step_00000002").mkdir(parents=True)
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/.generation")
+    outcome = cut_short(failed, error, run)
+    assert outcome.cause == "The run could not be started again: /disk/.generation: No space left on device."
+    assert (outcome.exit_code, outcome.again) == (75, False)
+    status = RunStatus.read(run)
+    assert status is not None
+    assert status.failure is not None
+    assert (status.state, status.exit_code, status.failure.rank) == ("failed", 75, 1)
+
+
+def test_room_for_records_that_was_not_needed_is_given_back(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for rank in (0, 1):
+        reserve_for_rank(run, rank)
+    release(reserve_for_agent(run))
+    release_rank(run, 0)
+    assert [path.name for path in run.failures.iterdir()] == ["rank_1.json"]
+    release_rank(run, 1)
+    assert not run.failures.exists()
 
 
 @pytest.mark.parametrize("message", ["", " \n ", "first\nsecond"])

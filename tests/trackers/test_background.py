@@ -16,7 +16,8 @@ SOON = 5.0
 class Blocking:
     """Takes rows once it is let go; fails at one of them."""
 
-    def __init__(self, fails_at: float | None = None) -> None:
+    def __init__(self, fails_at: float | None = None, by: BaseException | None = None) -> None:
+        self._by = by or ValueError("no more")
         self.let_go = Event()
         self.taken: list[float] = []
         self.ended: list[bool] = []
@@ -25,7 +26,7 @@ class Blocking:
     def log(self, row: Mapping[str, float]) -> None:
         self.let_go.wait()
         if row["step"] == self._fails_at:
-            raise ValueError("no more")
+            raise self._by
         self.taken.append(row["step"])
 
     def finish(self, succeeded: bool) -> None:
@@ -38,8 +39,8 @@ def make() -> Iterator[Callable[..., Blocking]]:
     """Trackers, none of which is left blocked."""
     made = []
 
-    def one(fails_at: float | None = None) -> Blocking:
-        made.append(Blocking(fails_at))
+    def one(fails_at: float | None = None, by: BaseException | None = None) -> Blocking:
+        made.append(Blocking(fails_at, by))
         return made[-1]
 
     yield one
@@ -48,7 +49,7 @@ def make() -> Iterator[Callable[..., Blocking]]:
 
 
 def test_every_row_comes_once_and_in_order(make: Callable[..., Blocking]) -> None:
-    tracker, told = make(), list[Exception]()
+    tracker, told = make(), list[BaseException]()
     background = InBackground(tracker, SOON, told.append)
     for step in range(100):
         background.log({"step": step})
@@ -59,7 +60,7 @@ def test_every_row_comes_once_and_in_order(make: Callable[..., Blocking]) -> Non
 
 
 def test_one_that_takes_no_rows_is_given_up_once(make: Callable[..., Blocking]) -> None:
-    tracker, told = make(), list[Exception]()
+    tracker, told = make(), list[BaseException]()
     background = InBackground(tracker, SOON, told.append, most=10)
     began = time.monotonic()
     for step in range(100):
@@ -72,7 +73,7 @@ def test_one_that_takes_no_rows_is_given_up_once(make: Callable[..., Blocking]) 
 
 
 def test_one_that_does_not_end_is_given_up_in_time(make: Callable[..., Blocking]) -> None:
-    tracker, told = make(), list[Exception]()
+    tracker, told = make(), list[BaseException]()
     background = InBackground(tracker, 0.2, told.append)
     background.log({"step": 1})
     began = time.monotonic()
@@ -81,8 +82,9 @@ def test_one_that_does_not_end_is_given_up_in_time(make: Callable[..., Blocking]
     assert [str(error) for error in told] == ["it did not end within 0.2 s"]
 
 
-def test_a_failure_is_told_once(make: Callable[..., Blocking]) -> None:
-    tracker, told = make(fails_at=2), list[Exception]()
+@pytest.mark.parametrize("error", [ValueError("no more"), SystemExit("no more")], ids=type)
+def test_a_failure_is_told_once(make: Callable[..., Blocking], error: BaseException) -> None:
+    tracker, told = make(fails_at=2, by=error), list[BaseException]()
     tracker.let_go.set()
     background = InBackground(tracker, SOON, told.append)
     for step in range(5):

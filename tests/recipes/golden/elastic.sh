@@ -1,5 +1,5 @@
 mkdir -p /runs/id
-cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+cat > /runs/id/recipe.yaml.pasted <<'END_OF_FILE'
 name: mortal
 task:
   entry: PROJECT/tests/tasks/mortal.py:Paced
@@ -71,7 +71,7 @@ tracking:
     tags: []
     mode: disabled
 END_OF_FILE
-cat > /runs/id/plan.json <<'END_OF_FILE'
+cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
 {
   "recipe": {
     "name": "mortal",

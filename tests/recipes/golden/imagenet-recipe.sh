@@ -1,5 +1,5 @@
 mkdir -p /runs/id
-cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+cat > /runs/id/recipe.yaml.pasted <<'END_OF_FILE'
 name: imagenet
 task:
   entry: PROJECT/recipes/imagenet/task.py:ImageNet
@@ -72,7 +72,7 @@ tracking:
     tags: []
     mode: auto
 END_OF_FILE
-cat > /runs/id/plan.json <<'END_OF_FILE'
+cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
 {
   "recipe": {
     "name": "imagenet",

@@ -1,5 +1,5 @@
 mkdir -p /runs/id
-cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+cat > /runs/id/recipe.yaml.pasted <<'END_OF_FILE'
 name: own_config
 task:
   entry: PROJECT/tests/tasks/tiny.py:Tiny
@@ -72,7 +72,7 @@ tracking:
     tags: []
     mode: disabled
 END_OF_FILE
-cat > /runs/id/plan.json <<'END_OF_FILE'
+cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
 {
   "recipe": {
     "name": "own_config",
@@ -247,7 +247,7 @@ cat > /runs/id/plan.json <<'END_OF_FILE'
   "found": []
 }
 END_OF_FILE
-cat > /runs/id/accelerate.yaml <<'END_OF_FILE'
+cat > /runs/id/accelerate.yaml.pasted <<'END_OF_FILE'
 compute_environment: LOCAL_MACHINE
 debug: false
 distributed_type: MULTI_GPU

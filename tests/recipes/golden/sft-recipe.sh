@@ -1,5 +1,5 @@
 mkdir -p /runs/id
-cat > /runs/id/recipe.yaml <<'END_OF_FILE'
+cat > /runs/id/recipe.yaml.pasted <<'END_OF_FILE'
 name: sft
 task:
   entry: PROJECT/recipes/sft/task.py:Sft
@@ -73,7 +73,7 @@ tracking:
     tags: []
     mode: auto
 END_OF_FILE
-cat > /runs/id/plan.json <<'END_OF_FILE'
+cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
 {
   "recipe": {
     "name": "sft",
