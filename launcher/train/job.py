@@ -243,7 +243,7 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
     settings = recipe.parallel.fsdp
     if world_size > 1:
         copies = machines if settings.replicas == "nodes" else 1
-        return FsdpEngine(model, device, settings, copies, _HALF.get(recipe.train.precision))
+        return FsdpEngine(model, device, settings, copies, _HALF.get(recipe.train.precision), recipe.parallel.timeout)
     blocks = blocks_of(model, settings.wrap)  # one rank has nobody to share with
     if settings.checkpoint_activations:
         compute_again_in_backward(blocks)

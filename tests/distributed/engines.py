@@ -46,6 +46,7 @@ class Subject:
         alone: the engine where there is one rank.
         worlds: numbers of ranks that it is tested on.
         filling: bytes of an update's reductions that the plan cannot know of.
+        splits: names of the ways of splitting windows that it is tested on; None: all.
     """
 
     make: Callable[[nn.Module], Engine]
@@ -60,6 +61,7 @@ class Subject:
     alone: Callable[[nn.Module], Engine] = lambda model: SingleEngine(model, CPU)
     worlds: tuple[int, ...] = (1, 2, 3)
     filling: Callable[[Any], int] = lambda engine: 0
+    splits: tuple[str, ...] | None = None
 
     def engine(self, world: int, model: nn.Module) -> Engine:
         return self.alone(model) if world == 1 else self.make(model)
@@ -129,6 +131,7 @@ ENGINES: dict[str, Subject] = {
         collectives=(REDUCE_SCATTER,),
         gradient=_gathered_gradient,
         filling=lambda engine: filled_up(engine.model, engine.shards),
+        splits=("K=4", "uneven ranks", "fewer samples than ranks"),  # each case takes seconds
     ),
     "exact": Subject(
         make=_exact,

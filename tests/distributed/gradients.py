@@ -138,7 +138,7 @@ def cases(world: int, engine: str) -> list[Case]:
         Case(split, items, layout, edition)
         for split, items, layout in product(splits(world), ITEMS, LAYOUTS)
         for edition in EDITIONS[layout]
-        if edition in ENGINES[engine].editions
+        if edition in ENGINES[engine].editions and split.name in (ENGINES[engine].splits or [split.name])
     ]
 
 

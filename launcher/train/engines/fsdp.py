@@ -45,6 +45,7 @@ class FsdpEngine:
         settings: the recipe's `parallel.fsdp`.
         copies: of the model, each over as many ranks: one for each machine, or one in all.
         gathered_as: number format of the parameters that are gathered; None: their own.
+        timeout: seconds that a rank waits for the others.
 
     Raises:
         RequestError: the model has not the classes that the recipe names, or cannot be shared out.
@@ -60,6 +61,7 @@ class FsdpEngine:
         settings: FsdpSection,
         copies: int = 1,
         gathered_as: torch.dtype | None = None,
+        timeout: float = 600.0,
     ) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
@@ -73,7 +75,7 @@ class FsdpEngine:
         if settings.checkpoint_activations:
             compute_again_in_backward(blocks)
         self._one_pass = OnePass(blocks)
-        mesh = mesh_of(device, copies)
+        mesh = mesh_of(device, copies, timeout)
         self._shard_group = mesh.get_group("shard")
         self.shards, self.shard = dist.get_world_size(self._shard_group), dist.get_rank(self._shard_group)
         self._root = AnyForward(model)

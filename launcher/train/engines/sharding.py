@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -61,17 +62,28 @@ def _checkpointed(forward: Callable[..., Any], *arguments: Any, **named: Any) ->
     return checkpoint(forward, *arguments, use_reentrant=False, **named)
 
 
-def mesh_of(device: torch.device, copies: int) -> DeviceMesh:
+def mesh_of(device: torch.device, copies: int, timeout: float) -> DeviceMesh:
     """The ranks: in one row that shares a model out, or in several rows that have a copy each.
 
     Args:
         device: of this rank.
         copies: of the model.
+        timeout: seconds that a rank waits for the others of its row or column; groups that a mesh makes by itself have
+            the default of half an hour.
     """
     world = dist.get_world_size()
     if copies == 1:
-        return init_device_mesh(device.type, (world,), mesh_dim_names=("shard",))
-    return init_device_mesh(device.type, (copies, world // copies), mesh_dim_names=("copy", "shard"))
+        return init_device_mesh(device.type, (world,), mesh_dim_names=("shard",))  # of the default process group
+    rows = torch.arange(world).view(copies, -1)
+    groups = [_group_of(lines.tolist(), timedelta(seconds=timeout)) for lines in (rows.T, rows)]
+    return DeviceMesh.from_group(groups, device.type, mesh=rows, mesh_dim_names=("copy", "shard"))
+
+
+def _group_of(lines: list[list[int]], timeout: timedelta) -> dist.ProcessGroup:
+    """The group of this rank among those of the given ranks, which all ranks make together."""
+    group: dist.ProcessGroup
+    group, _ = dist.new_subgroups_by_enumeration(lines, timeout=timeout)  # type: ignore[no-untyped-call]  # torch's
+    return group
 
 
 def shard(
