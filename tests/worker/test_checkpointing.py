@@ -137,7 +137,7 @@ def test_a_launch_that_begins_a_run_loads_nothing(tmp_path: Path) -> None:
     assert checkpoint is not None
     assert marks_in(checkpoint)["recipe"] == recipe_mark(job.plan)
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(NoCheckpointError, match="was to go on after update 2, and .* is empty"):
+    with pytest.raises(NoCheckpointError, match=r"was to go on after update 2, and .* is empty"):
         found(told=2)
 
 
