@@ -18,7 +18,7 @@ from torch import nn
 from launcher.errors import Mistake, RequestError
 from launcher.plan.changes import recipe_mark
 from launcher.plan.windows import Window
-from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointError
 from launcher.rundir.durable import sync_file, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import marks_of
@@ -246,7 +246,7 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say,
         told: the update that the launch says it goes on after, so that no newer one is used, and none at 0.
 
     Raises:
-        NoCheckpointError: there are some, and none is good.
+        NoCheckpointError: there are some, and none is good; or there were some when the launch was begun.
     """
     with ThreadPoolExecutor(max_workers=1) as beside:  # to verify a large one may take longer than ranks wait
         work: Future[Any] = nothing_to_do()
@@ -255,6 +255,8 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say,
         found: Checkpoint | _Failed | None = of_all_ranks(work, gather)[0]
     if isinstance(found, _Failed):
         raise OSError(f"the checkpoints cannot be read: {found.reason}")
+    if told and found is None:
+        raise NoCheckpointError(f"The run was to go on after update {told}, and {run.checkpoints} is empty by now.")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from launcher.plan.changes import recipe_mark
 from launcher.plan.planner import make_plan, with_facts
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
-from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointError
 from launcher.rundir.identity import marks_in
 from launcher.rundir.layout import RunDirectory
 from launcher.train.job import Job, build_job, build_materials
@@ -137,6 +138,9 @@ def test_a_launch_that_begins_a_run_loads_nothing(tmp_path: Path) -> None:
     assert checkpoint == found(told=None)
     assert checkpoint is not None
     assert marks_in(checkpoint)["recipe"] == recipe_mark(job.plan)
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(NoCheckpointError, match=r"was to go on after update 2, and .* is empty"):
+        found(told=2)
 
 
 def wider() -> nn.Module:
