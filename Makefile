@@ -47,7 +47,7 @@ schema: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,recipes]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,recipes,deepspeed]"
 	touch $@
 
 clean:

@@ -32,8 +32,8 @@ from launcher.trackers.base import Composite
 from launcher.trackers.jsonl import JsonlTracker
 from launcher.train.accumulation import LoadedWindow
 from launcher.train.job import build_job, build_materials
-from launcher.train.loader import WindowLoader
 from launcher.train.loop import train
+from launcher.train.run_windows import RunWindows
 from launcher.train.step_result import StepResult
 from launcher.worker.process import StopFlag
 
@@ -102,7 +102,7 @@ def run_launched(work: Work, rank: int, folder: Path, mark: Callable[[int], None
     log = _Log(trackers, rank)
     train(replace(job, windows=_Marked(job.windows, mark)), log, log.started)
     trackers.finish(True)
-    return Ran(job.engine.model, job.windows.waited if isinstance(job.windows, WindowLoader) else 0.0)
+    return Ran(job.engine.model, job.windows.loader.waited if isinstance(job.windows, RunWindows) else 0.0)
 
 
 class _Log:

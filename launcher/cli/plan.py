@@ -34,7 +34,7 @@ def plan(
     request = read_request(recipe, overrides or [])
     plan = request.plan
     worlds = compare_worlds(plan.recipe, world or possible_worlds(plan.recipe, plan.topology))
-    can_overlap = plan.exact_cost is None or plan.exact_cost.can_overlap
+    can_overlap = not plan.recipe.batch.halves and (plan.exact_cost is None or plan.exact_cost.can_overlap)
     editions = compare_editions(plan.recipe.multitask, plan.topology.world_size, request.written, can_overlap)
     spec = preview(request)
     if as_json:

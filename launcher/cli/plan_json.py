@@ -30,6 +30,7 @@ def plan_as_json(
         "batch": {
             "global": plan.batch.global_,
             "micro": plan.batch.micro,
+            "micro_is_the_most": plan.recipe.batch.micro == "auto" and not plan.found,
             "accumulation": plan.batch.accumulation,
             "world_size": plan.batch.world_size,
             "micro_steps": list(plan.batch.micro_steps),

@@ -11,9 +11,11 @@ from rich.text import Text
 from launcher.cli.editions_text import editions_table
 from launcher.cli.output import lasting_console
 from launcher.launch.spec import LaunchSpec
+from launcher.plan.deepspeed import ZeroTraffic
 from launcher.plan.editions import EditionRow
 from launcher.plan.noise import BatchNoise
-from launcher.plan.planner import Plan
+from launcher.plan.planner import Plan, ReductionPlan
+from launcher.plan.sharded import ShardedCost
 from launcher.plan.stages import StagePlan
 from launcher.plan.windows import Window
 from launcher.plan.worlds import WorldRow
@@ -71,7 +73,9 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     ranks = plural(batch.world_size, "rank")
     derived = f"{batch.micro} × {batch.accumulation} × {ranks}"
     yield "global batch", f"{batch.global_:,}", _given(plan) if section.global_ else f"= {derived}"
-    if section.micro is None:
+    if plan.found or section.micro == "auto":
+        source = _found(plan)
+    elif section.micro is None:
         source = f"= {batch.global_} / ({batch.accumulation} × {ranks}), rounded up"
     elif section.micro > batch.micro:
         source = f"batch.micro {section.micro}, but the window has no more"
@@ -84,6 +88,17 @@ def batch_lines(plan: Plan) -> Iterator[Line]:
     yield "micro-batches", f"{count:,}", f"= {batch.global_} / {batch.micro}{rounded}{last}"
     yield "micro-steps", least_or_most(batch.micro_steps), f"per rank = {count} / {ranks}"
     yield "check", f"{batch.global_:,}", _check(plan)
+
+
+def _found(plan: Plan) -> str:
+    """Where a micro-batch comes from that follows from what fits."""
+    if not plan.found:
+        return f"auto: the most that fits, at most {plan.batch.micro:,}; found before the first update"
+    newest = plan.found[-1]
+    if newest.fits is None:
+        return f"halved when memory ran out in update {newest.since + 1:,}"
+    even = "" if newest.micro == newest.fits else f"; {newest.micro:,} makes a window's parts equal, or no more of them"
+    return f"auto: {newest.fits:,} fit{even}"
 
 
 def _given(plan: Plan) -> str:
@@ -111,6 +126,8 @@ def window_lines(plan: Plan) -> Iterator[Line]:
     for rank in range(batch.world_size):
         samples = sum(part.samples for part in window.micro_batches(rank))
         boxes = "□" * (max(1, batch.micro_steps[rank]) - 1) + "■"
+        if plan.recipe.parallel.abilities.reduces == "micro-step":
+            boxes = "■" * batch.accumulation  # a rank with fewer micro-batches fills up with some of weight zero
         yield f"rank {rank}", f"{samples:,}", boxes.rjust(batch.accumulation)
 
 
@@ -148,10 +165,15 @@ def rate_lines(plan: Plan) -> Iterator[Line]:
         ratio = f"{plan.batch.global_}/{scaling.reference_batch}"
         source = f"= {rate.base:g} × {ratio if scaling.rule == 'linear' else f'√({ratio})'} ({scaling.rule})"
     yield "peak", f"{rate.peak:.4g}", source
-    if plan.recipe.schedule.warmup:
-        updates = f"{rate.warmup_updates:,}" if rate.updates is not None else "?"
-        yield "warm-up", updates, "updates, linear"
-    if rate.shape != "constant":
+    schedule = plan.recipe.schedule
+    known = rate.updates is not None and (schedule.unit == "updates" or plan.length.data_samples is not None)
+    if schedule.warmup:
+        yield "warm-up", f"{rate.warmup_updates:,}" if known else "?", "updates, linear"
+    if rate.shape == "step":
+        drops = ", ".join(f"{drop:,}" for drop in rate.drops) if known else "?"
+        lowest = f"{rate.peak * rate.drop_factor ** len(schedule.at):.4g}"
+        yield "end", lowest, f"step: × {rate.drop_factor:g} after update {drops}"
+    elif rate.shape != "constant":
         yield "end", f"{rate.peak * rate.final:.4g}", f"{rate.shape}"
 
 
@@ -160,9 +182,16 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
     reduction = plan.reduction
     if plan.topology.world_size == 1:
         yield "reduced", "0 B", "one rank has nobody to reduce with"
+    elif plan.sharded_cost is not None:
+        yield from _sharded_lines(plan, plan.sharded_cost)
     elif reduction is None:
-        yield "reduced", "1 ×", "the gradients per update, at the boundary; give model.parameters for bytes"
-        yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+        every_step = plan.recipe.parallel.abilities.reduces == "micro-step"
+        many, when = (plan.batch.accumulation, "in every micro-step") if every_step else (1, "at the boundary")
+        yield "reduced", f"{many} ×", f"the gradients per update, {when}; give model.parameters for bytes"
+        if not every_step:
+            yield "without no_sync", f"{plan.batch.accumulation} ×", "once per micro-step"
+    elif plan.zero_traffic is not None:
+        yield from _zero_lines(plan, plan.zero_traffic, reduction)
     else:
         exact = plan.exact_cost
         copies = 1 if exact is None else exact.copies_per_update
@@ -171,7 +200,46 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         yield "reduced", size(reduction.bytes_per_update), source
         without = size(reduction.bytes_without_no_sync)
         yield "without no_sync", without, f"= {plan.batch.accumulation} × as much"
+    if plan.recipe.batch.halves and plan.topology.world_size > 1:
+        why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
+        yield "when", "after", f"the last backward and not during it, {why}"
+    if plan.recipe.train.accumulate_dtype is not None:
+        after = "" if plan.topology.world_size == 1 else ", whose gradients are reduced after the last backward"
+        yield "added up in", "fp32", f"train.accumulate_dtype: also those of bf16 and fp16 parameters{after}"
     yield from _exact_lines(plan)
+
+
+def _sharded_lines(plan: Plan, cost: ShardedCost) -> Iterator[Line]:
+    """What a model in parts moves for each update."""
+    reduction, settings, steps = plan.reduction, plan.recipe.parallel.fsdp, plan.batch.accumulation
+    each = f"of {cost.copies} copies, 1/{cost.shards} each" if cost.copies > 1 else f"1/{cost.shards} of the model"
+    yield "held", f"1/{cost.shards}", f"{each}: parameters, gradients, optimizer state"
+    wait = "whole until then" if settings.defer_reduction else "parallel.fsdp.defer_reduction=true reduces once"
+    when = "at the boundary" if settings.defer_reduction else f"in each of {plural(steps, 'micro-step')}"
+    per = "the gradients" if reduction is None else f"{reduction.parameters:,} parameters × 4 B"
+    among = f" + 1/{cost.shards} between the copies" if cost.copies > 1 else ""
+    times = f"{cost.reductions:.4g} ×"
+    reduced = times if reduction is None else size(reduction.bytes_per_update)
+    yield "reduced", reduced, f"per update = {times} {per}, {when}{among}; {wait}"
+    gathered = f"{cost.gathers} ×" if reduction is None else size(reduction.gathered_bytes)
+    twice = ", for each forward and each backward" if cost.gathers > steps else ", once for each forward and backward"
+    rows = f"{cost.gathers} × {'the' if reduction is None else f'{reduction.parameters:,}'} parameters"
+    yield "gathered", gathered, f"per update at most = {rows} × {cost.parameter_bytes} B{twice}"
+
+
+def _zero_lines(plan: Plan, traffic: ZeroTraffic, reduction: ReductionPlan) -> Iterator[Line]:
+    """What a ZeRO stage hands to the network."""
+    stage, steps = plan.recipe.parallel.deepspeed.stage, plan.batch.accumulation
+    copy = f"{reduction.parameters:,} parameters × {traffic.element_bytes} B"
+    if plan.recipe.parallel.abilities.reduces == "boundary":
+        yield "reduced", size(traffic.reduced_bytes), f"per update = {copy}, at the boundary (ZeRO {stage})"
+        yield "without no_sync", size(reduction.bytes_without_no_sync), f"= {steps} × as much"
+    else:
+        yield "reduced", size(traffic.reduced_bytes), f"per update = {copy} × {plural(steps, 'micro-step')}"
+        yield "no_sync", "none", f"ZeRO {stage} reduces in every micro-step: no rank keeps the whole gradient"
+    if traffic.gathered_bytes:
+        when = "once, after the step" if stage < 3 else f"2 × {plural(steps, 'micro-step')}, forward and backward"
+        yield "gathered", size(traffic.gathered_bytes), f"per update = the parameters {when}"
 
 
 def _exact_lines(plan: Plan) -> Iterator[Line]:

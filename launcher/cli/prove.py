@@ -30,6 +30,11 @@ def prove(
     if request.plan.recipe.script is not None:
         mistake = Mistake("script", "a script has a loop of its own, which cannot be proved", "Write a task instead")
         raise RequestError([mistake]).located(request.loaded.marks)
+    if request.plan.recipe.batch.micro == "auto":
+        mistake = Mistake(
+            "batch.micro", "auto is worked out by a run, and a proof takes what is given", "Give a number"
+        )
+        raise RequestError([mistake]).located(request.loaded.marks)
     parallel = request.plan.recipe.parallel
     if not parallel.abilities.proves:
         mistake = Mistake(

@@ -37,6 +37,7 @@ def run(
     """Run a recipe on this machine."""
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
+    from launcher.launch.deepspeed import refuse_missing_deepspeed
 
     request = read_request(recipe, overrides or [])
     spec = preview(request, runs, run_id)
@@ -45,6 +46,7 @@ def run(
     if dry_run:
         typer.echo(spec.as_shell())
         return
+    refuse_missing_deepspeed(request.plan.recipe)
     from launcher.cli.run_elastic import run_elastic
     from launcher.cli.run_here import RunChoice, run_here
 

@@ -32,11 +32,11 @@ from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
 from launcher.runners.fork import kept_unless_begun
 from launcher.runners.local import LocalRunner
-from launcher.runners.new_run import refuse_used
+from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome, cut_short
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up
+from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -118,7 +118,7 @@ class _Launcher:
             say(f"done: {shown_path(run.path)} has gone to its end")
             return _Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
         if not resumed:
-            refuse_used(run)
+            begin_new(run)
         if taken_over and self._signals.received:
             return self._left(plan)
         for warning in plan.warnings:
@@ -128,7 +128,7 @@ class _Launcher:
         say(f"run: {shown_path(run.path)}")
         with kept_unless_begun(run, fork=resumed and fork and not taken_over):
             if resumed:
-                update = go_on(run, say) if taken_over else take_up(run, plan, fork=fork, say=say)
+                update = go_on(run, plan, say) if taken_over else take_up(run, plan, fork=fork, say=say)
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
@@ -219,7 +219,7 @@ class _Launcher:
             if not lost:
                 say_cause(outcome)
             self._failed = ended
-            update = go_on(run, say)
+            update = go_on(run, self._request.plan, say)
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 
@@ -251,7 +251,7 @@ class _Launcher:
         return _Ended(Outcome(RunStatus("interrupted", exit_code=ExitCode.INTERRUPTED)), plan)
 
     def _plan_for(self, round_: Round) -> Plan:
-        plan = self._request.plan
+        plan = as_it_fits(self._request.plan, self._run)
         return plan_again(plan, plan.topology.with_nodes(len(round_.nodes)))
 
     def _spec_to_follow(self, round_: Round) -> LaunchSpec:

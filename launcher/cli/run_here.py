@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from signal import Signals as Signal
@@ -26,10 +26,10 @@ from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.fork import kept_unless_begun
-from launcher.runners.new_run import create_run_directory, fresh_id, refuse_used
+from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
 from launcher.runners.outcome import Outcome, cut_short, not_begun
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import go_on, has_begun, has_changed, is_done, take_up, unfinished_run
+from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up, unfinished_run
 from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
@@ -74,7 +74,10 @@ def run_here(request: Request, choice: RunChoice) -> int:
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
         if not resumed:
-            refuse_used(run)
+            begin_new(run)
+        if resumed and not choice.fork:
+            plan = as_it_fits(plan, run)
+            request = replace(request, plan=plan)
         announce(console, plan, run)
         with kept_unless_begun(run, fork=resumed and choice.fork):
             if resumed:
@@ -109,7 +112,7 @@ def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: 
         display = bar_display(plan, console) if console.is_terminal else line_display(plan, console)
         try:
             if failed is not None:
-                update = go_on(run, console.print)
+                update = go_on(run, plan, console.print)
                 console.print(f"going on after update {update:,} (tries left without progress: {left})")
             if signals.received:  # while a checkpoint was verified, say, which may take long
                 console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
@@ -147,6 +150,8 @@ def announce_world(console: Console, plan: Plan) -> None:
 def effective_batch(plan: Plan) -> str:
     """The global batch and what it is made of; with a batch schedule, that of its end and where it begins."""
     batch = plan.batch
+    if plan.recipe.batch.micro == "auto" and not plan.found:
+        return f"{batch.global_:,}, in micro-batches of what fits, at most {plural(batch.micro, 'sample')}"
     steps = least_or_most(batch.micro_steps)
     exactly = batch.micro * sum(batch.micro_steps) == batch.global_
     of = "of" if exactly else "of up to"
@@ -159,6 +164,7 @@ def conclude(
     console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display, seconds: float
 ) -> None:
     """Say how a run ended, and write its report."""
+    plan = as_it_fits(plan, run)  # what the workers have found by now
     status = outcome.status
     console.file.flush()
     say_cause(outcome)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from launcher.launch.accelerate import accelerate_arguments, accelerate_config
+from launcher.launch.deepspeed import deepspeed_json
 from launcher.launch.environ import generation_environment, launch_environment
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting, torchrun_arguments
@@ -42,6 +43,8 @@ def build_launch(
         RequestError: the user's own accelerate config contradicts the plan.
     """
     files = {run.recipe: recipe_to_yaml(plan.recipe), run.plan: plan.to_json() + "\n"}
+    if plan.recipe.parallel.engine == "deepspeed":
+        files[run.deepspeed_config] = deepspeed_json(plan)
     if plan.recipe.launch.method == "accelerate":
         arguments = accelerate_arguments(run)
         files[run.accelerate_config] = accelerate_config(plan)

@@ -57,6 +57,8 @@ def launch_environment(
     elif "OMP_NUM_THREADS" not in inherited:
         # torchrun sets it to 1, but only for more than one process: that alone would change the bits of a run.
         variables["OMP_NUM_THREADS"] = str(max(1, machine.cpus // plan.topology.nproc_per_node))
+    if plan.recipe.parallel.engine == "deepspeed":
+        variables["DS_ACCELERATOR"] = plan.topology.device  # it would else take what it finds
     if plan.topology.device == "cpu":
         variables["ACCELERATE_USE_CPU"] = "true"
         variables["CUDA_VISIBLE_DEVICES"] = ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from launcher.errors import Mistake, RequestError
+from launcher.plan.fitting import most_micro
 from launcher.plan.windows import micro_steps
 from launcher.recipe.schema import BatchSection
 
@@ -67,20 +68,34 @@ def smallest_micro_batch(samples: int, micro: int) -> int:
     return samples % micro or min(micro, samples)
 
 
-def solve_batch(section: BatchSection, world_size: int, virtual_ranks: int | None = None) -> BatchPlan:
+def solve_batch(
+    section: BatchSection, world_size: int, virtual_ranks: int | None = None, found: int | None = None
+) -> BatchPlan:
     """Work out the third of global batch, micro-batch and accumulation, and check all three.
 
     Args:
         section: the recipe's batch, at least two of the three given.
         world_size: data-parallel ranks, W.
         virtual_ranks: those that micro-batches are dealt to first in an exact run, V, which gives global and micro.
+        found: the micro-batch that a run has found to fit, which takes the place of one that is larger.
 
     Raises:
         RequestError: the three contradict each other, with the nearest that agree; or there is no end of ranks.
     """
     if world_size > MAX_RANKS:
         raise _too_many("launch.nodes", f"{world_size:,} ranks", f"{MAX_RANKS:,}")
-    given, micro, accumulation = section.global_, section.micro, section.accumulation
+    batch = _as_asked(section, world_size, virtual_ranks)
+    if found is None or found >= batch.micro:
+        return batch
+    return _plan(batch.global_, found, world_size, batch.follows_world, virtual_ranks)
+
+
+def _as_asked(section: BatchSection, world_size: int, virtual_ranks: int | None) -> BatchPlan:
+    given, accumulation = section.global_, section.accumulation
+    if section.micro == "auto":
+        # A rule of the recipe: with auto, the global batch is given.
+        return _plan(given or 1, most_micro(given or 1, world_size), world_size)
+    micro = section.micro
     if given is None:
         product = (micro or 1) * (accumulation or 1) * world_size
         if product > MAX_SAMPLES:

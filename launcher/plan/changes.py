@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +50,25 @@ def changes(begun: Plan, now: Plan) -> Iterator[Mistake]:
             yield _change(key, str(before.get(key)), str(after.get(key)))
 
 
+def recipe_mark(plan: Plan) -> str:
+    """What plans have in common between which nothing is fixed that changes: a hash, for checkpoints to carry.
+
+    A key that has its default is left out: a later version of the launcher, which has more keys, gives the same.
+    """
+    exact = plan.recipe.train.exact_ranks is not None
+    fixed = {
+        key: value
+        for key, value in _leaves(plan, defaults=False).items()
+        if value != {} and (not _is_free(key) or (exact and key in _FIXED_WHERE_EXACT))
+    }
+    body = {
+        "global": [stage.global_ for stage in plan.stages],
+        "schedule": plan.recipe.batch.model_dump(mode="json", exclude_defaults=True).get("schedule"),
+        "recipe": fixed,
+    }
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in _FREE)
 
@@ -60,8 +81,8 @@ def _in_turn(batches: list[int]) -> str:
     return " then ".join(map(str, batches))
 
 
-def _leaves(plan: Plan) -> dict[str, Any]:
-    """Dotted key → value of a plan's recipe."""
+def _leaves(plan: Plan, *, defaults: bool = True) -> dict[str, Any]:
+    """Dotted key → value of a plan's recipe, with the keys that have their default or without."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:
@@ -71,5 +92,5 @@ def _leaves(plan: Plan) -> dict[str, Any]:
         else:
             found[key] = value
 
-    walk(plan.recipe.model_dump(by_alias=True, mode="json"), "")
+    walk(plan.recipe.model_dump(by_alias=True, mode="json", exclude_defaults=not defaults), "")
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from launcher.recipe.schema import LrScalingSection, ScheduleSection
+from launcher.recipe.schema import LrScalingSection
 
 
 class RateStage(BaseModel):
@@ -35,17 +36,21 @@ class LearningRatePlan(BaseModel):
         updates: updates of the run; None while the length of the data is not known.
         final: rate as the run ends, as a fraction of the peak.
         stages: the stages of the batch schedule before its end; empty without one.
+        drops: of the shape step, the updates (from 0) from which on the rate is lower.
+        drop_factor: what each drop multiplies the rate by.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: float
     scale: float
-    shape: Literal["constant", "linear", "cosine"]
+    shape: Literal["constant", "linear", "cosine", "step"]
     warmup_updates: int
     updates: int | None
     final: float
     stages: tuple[RateStage, ...] = ()
+    drops: tuple[int, ...] = ()
+    drop_factor: float = 1.0
 
     @property
     def peak(self) -> float:
@@ -70,10 +75,12 @@ class LearningRatePlan(BaseModel):
 
         Warm-up is linear and its last update has the peak; after it the rate falls along a line or half a cosine
         (Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", without restarts), and
-        would reach `final` at the update after the last one.
+        would reach `final` at the update after the last one; or it drops now and then.
         """
         if update < self.warmup_updates:
             return (update + 1) / self.warmup_updates
+        if self.shape == "step":
+            return float(self.drop_factor ** sum(update >= drop for drop in self.drops))
         if self.shape == "constant" or self.updates is None:
             return 1.0
         progress = min(1.0, (update - self.warmup_updates) / max(1, self.updates - self.warmup_updates))
@@ -97,8 +104,17 @@ def batch_scale(scaling: LrScalingSection, global_batch: int) -> float:
     return ratio if scaling.rule == "linear" else math.sqrt(ratio)
 
 
-def warmup_updates(schedule: ScheduleSection, updates: int | None) -> int:
-    """Updates of warm-up: a number as it is, a fraction of the run rounded to whole updates."""
-    if isinstance(schedule.warmup, int):
-        return schedule.warmup
-    return round(schedule.warmup * updates) if updates is not None else 0
+def in_updates(
+    place: float, unit: Literal["updates", "epochs"], updates: int | None, of_epochs: Callable[[int], int | None]
+) -> int | None:
+    """A place in the run as a number of updates; None while that is not known.
+
+    Args:
+        place: a whole number counts updates or epochs; a fraction is one of the run, rounded to whole updates.
+        unit: what a whole number counts.
+        updates: updates of the run; None while the length of the data is not known.
+        of_epochs: tells how many updates so many epochs have.
+    """
+    if isinstance(place, int):
+        return place if unit == "updates" else of_epochs(place)
+    return None if updates is None else round(place * updates)

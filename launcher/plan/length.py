@@ -75,6 +75,20 @@ def plan_length(recipe: Recipe, schedule: Sequence[Stage], last: Windowing) -> L
     )
 
 
+def updates_of_epochs(recipe: Recipe, schedule: Sequence[Stage], last: Windowing, epochs: int) -> int | None:
+    """Updates that so many epochs have, whatever the length of the run; None while the length of the data is not known.
+
+    Args:
+        recipe: the recipe.
+        schedule: the stages of its batch schedule.
+        last: the windows from the end of the schedule on.
+        epochs: how many.
+    """
+    if recipe.data.samples is None or not epochs:
+        return None if epochs else 0
+    return _updates(TrainSection(epochs=epochs), schedule, last)
+
+
 def _updates(train: TrainSection, schedule: Sequence[Stage], last: Windowing) -> int | None:
     if train.epochs is None and train.samples is None:
         return train.updates

@@ -25,6 +25,10 @@ class Abilities:
         exact: bits need not depend on the number of ranks (`train.determinism: exact`).
         unused_parameters: forward passes may leave parameters out (`parallel.find_unused_parameters`).
         sync_batchnorm: BatchNorm may take its statistics from all ranks (`parallel.sync_batchnorm`).
+        recovers_memory: a rank that runs out of memory in a forward or backward leaves no other waiting there, so that
+            sizes can be tried (`batch.micro: auto`).
+        wide_gradients: gradients of half-precision parameters may be added up in fp32 (`train.accumulate_dtype`).
+        compiles: the model may be compiled (`train.compile`).
     """
 
     holds: str
@@ -36,6 +40,9 @@ class Abilities:
     exact: bool
     unused_parameters: bool
     sync_batchnorm: bool
+    recovers_memory: bool
+    wide_gradients: bool = False
+    compiles: bool = False
 
 
 _DDP = Abilities(
@@ -48,6 +55,9 @@ _DDP = Abilities(
     exact=True,
     unused_parameters=True,
     sync_batchnorm=True,
+    recovers_memory=True,
+    wide_gradients=True,
+    compiles=True,
 )
 _ACCELERATE = Abilities(
     holds="each rank a whole copy, wrapped by accelerate",
@@ -59,6 +69,8 @@ _ACCELERATE = Abilities(
     exact=False,
     unused_parameters=True,
     sync_batchnorm=True,
+    recovers_memory=False,
+    compiles=True,
 )
 _SHARDED = Abilities(
     holds="parameters, gradients and optimizer state in parts",
@@ -70,6 +82,7 @@ _SHARDED = Abilities(
     exact=False,
     unused_parameters=False,
     sync_batchnorm=False,
+    recovers_memory=False,
 )
 _ZERO_HOLDS = (
     "each rank a whole copy",
@@ -97,13 +110,14 @@ def abilities_of(name: EngineName, zero_stage: int = 0) -> Abilities:
         return Abilities(
             holds=_ZERO_HOLDS[zero_stage],
             reduces="boundary" if zero_stage < 2 else "micro-step",
-            unequal_steps=False,
+            unequal_steps=zero_stage < 2,
             several_backwards=False,
             proves=False,
             elastic=True,
             exact=False,
             unused_parameters=False,
             sync_batchnorm=False,
+            recovers_memory=False,
         )
     return {"ddp": _DDP, "accelerate": _ACCELERATE, "fsdp": _SHARDED}[name]
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
 from launcher.recipe.engines import Abilities, engines_that
+from launcher.recipe.fitting import hindrances
 from launcher.recipe.node_range import MOST_ELASTIC_NODES
-from launcher.recipe.schema import Recipe, Section
+from launcher.recipe.schema import BatchSection, Recipe, Section
 
 
 def broken_rules(recipe: Recipe, unknown: Collection[str] = ()) -> Iterator[Mistake]:
@@ -39,18 +40,45 @@ def _one_thing_to_run(recipe: Recipe) -> Iterator[Mistake]:
 
 def _two_of_the_batch(recipe: Recipe) -> Iterator[Mistake]:
     batch = recipe.batch
+    if batch.micro == "auto":
+        yield from _auto_finds_the_rest(batch)
+        return
     given = {"global": batch.global_, "micro": batch.micro, "accumulation": batch.accumulation}
     present = [key for key, value in given.items() if value is not None]
     if len(present) >= 2:
         return
     cure = {
         (): "Write for example batch: {global: 256, micro: 32}",
-        ("global",): "Add batch.micro, the samples that fit into one forward and backward",
+        ("global",): "Add batch.micro, the samples that fit into one forward and backward (auto finds them)",
         ("micro",): "Add batch.global, the samples of one update over all ranks",
         ("accumulation",): "Add batch.global, the samples of one update over all ranks",
     }[tuple(present)]
     only = f"only {present[0]} is" if present else "none is"
     yield Mistake("batch", f"two of global, micro and accumulation are needed, and {only} given", cure)
+
+
+def _auto_finds_the_rest(batch: BatchSection) -> Iterator[Mistake]:
+    if batch.global_ is None:
+        yield Mistake(
+            "batch.micro",
+            "auto needs batch.global, the samples of one update over all ranks: it says how many micro-steps they make",
+            "Write for example batch: {global: 256, micro: auto}",
+        )
+    if batch.accumulation is not None:
+        yield Mistake(
+            "batch.accumulation",
+            "cannot be chosen with batch.micro=auto: it follows from what fits",
+            "Delete it, or give it instead of batch.micro",
+        )
+
+
+def _sizes_can_be_tried(recipe: Recipe) -> Iterator[Mistake]:
+    batch = recipe.batch
+    for key, why in hindrances(recipe):
+        if batch.micro == "auto":
+            yield Mistake("batch.micro", f"auto does not go with {key}: {why}", "Give a number")
+        if batch.on_out_of_memory == "halve":
+            yield Mistake("batch.on_out_of_memory", f"halve does not go with {key}: {why}", "Set it to stop")
 
 
 def _schedule_leads_to_a_global_batch(recipe: Recipe) -> Iterator[Mistake]:
@@ -98,6 +126,16 @@ def _scaling_has_a_reference(recipe: Recipe) -> Iterator[Mistake]:
             f"{scaling.rule} needs lr_scaling.reference_batch, the global batch for which optimizer.lr was chosen",
             "Add it, or set lr_scaling.rule=none",
         )
+
+
+def _step_alone_drops(recipe: Recipe) -> Iterator[Mistake]:
+    schedule = recipe.schedule
+    if schedule.name == "step" and not schedule.at:
+        yield Mistake(
+            "schedule.at", "is missing: step drops the rate there", "Write for example schedule.at=[0.5, 0.75]"
+        )
+    if schedule.name != "step" and schedule.at:
+        yield Mistake("schedule.at", f"{schedule.name} has no drops", "Set schedule.name=step, or delete the key")
 
 
 def _sgd_alone_has_momentum(recipe: Recipe) -> Iterator[Mistake]:
@@ -150,6 +188,18 @@ def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
             "takes statistics from all ranks",
             lambda can: can.sync_batchnorm,
         ),
+        (
+            recipe.train.accumulate_dtype is not None,
+            "train.accumulate_dtype",
+            "adds gradients up in another format than the parameters have",
+            lambda can: can.wide_gradients,
+        ),
+        (
+            recipe.train.compile,
+            "train.compile",
+            "compiles the model",
+            lambda can: can.compiles,
+        ),
     )
     for wanted, key, what, can in asked:
         if wanted and not can(parallel.abilities):
@@ -167,6 +217,41 @@ def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
             "launch.accelerate.config_file",
             f"launch.method={launch.method} reads no accelerate config",
             "Set launch.method=accelerate, or delete the key",
+        )
+
+
+def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
+    """What a ZeRO stage lacks."""
+    settings, precision = recipe.parallel.deepspeed, recipe.train.precision
+    if recipe.parallel.engine != "deepspeed":
+        return
+    if settings.offload_optimizer and settings.stage == 0:
+        yield Mistake(
+            "parallel.deepspeed.offload_optimizer",
+            "ZeRO stage 0 shares out nothing, and offloads nothing",
+            "Set parallel.deepspeed.stage=1, 2 or 3",
+        )
+    if settings.offload_parameters and settings.stage < 3:
+        yield Mistake(
+            "parallel.deepspeed.offload_parameters",
+            f"ZeRO stage {settings.stage} keeps the parameters whole on every rank",
+            "Set parallel.deepspeed.stage=3",
+        )
+    if settings.stage == 0 and precision != "fp32":
+        yield Mistake(
+            "parallel.deepspeed.stage",
+            f"ZeRO stage 0 trains in fp32 only here, not in {precision}",
+            "Set parallel.deepspeed.stage=1, which also holds a whole model, or parallel.engine=ddp",
+        )
+
+
+def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
+    """PyTorch cuts what it compiles at the buckets, of which it takes the first one to be of 1 MiB."""
+    if recipe.train.compile and recipe.parallel.engine in ("ddp", "accelerate") and recipe.parallel.bucket_mb < 1:
+        yield Mistake(
+            "parallel.bucket_mb",
+            f"train.compile needs at least 1, not {recipe.parallel.bucket_mb:g}",
+            "Delete it, or set train.compile=false",
         )
 
 
@@ -196,6 +281,12 @@ def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
             "train.determinism",
             "exact goes without parallel.sync_batchnorm, whose statistics follow from the number of ranks",
             "Set one of the two back; GroupNorm and LayerNorm go with exact",
+        )
+    if recipe.train.compile:
+        yield Mistake(
+            "train.determinism",
+            "exact goes without train.compile, which compiles for the shapes that a rank meets, in their order",
+            "Set one of the two back",
         )
 
 
@@ -266,7 +357,9 @@ def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
 
 def _script_has_its_own_batch_schedule(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.script is not None and recipe.task is None:
-        yield from _changed_from_default("batch", recipe.batch, ("global_", "micro", "accumulation", "tail"))
+        yield from _changed_from_default(
+            "batch", recipe.batch, ("global_", "micro", "accumulation", "tail", "on_out_of_memory")
+        )
 
 
 def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...]) -> Iterator[Mistake]:
@@ -278,14 +371,18 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
 _RULES = (
     (_one_thing_to_run, ("task", "script")),
     (_two_of_the_batch, ("batch",)),
+    (_sizes_can_be_tried, ("batch", "task", "script", "train", "parallel")),
     (_schedule_leads_to_a_global_batch, ("batch",)),
     (_one_length_for_each_stage, ("batch",)),
     (_one_length, ("train", "script")),
     (_scaling_has_a_reference, ("lr_scaling",)),
+    (_step_alone_drops, ("schedule",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
     (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
     (_engine_can, ("train", "multitask", "launch", "parallel")),
     (_accelerate_reads_its_config, ("launch",)),
+    (_deepspeed_stage_can, ("parallel", "train")),
+    (_compiled_buckets, ("train", "parallel")),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

@@ -78,8 +78,15 @@ class BatchSection(Section):
     """How many samples an update sees; give any two of global, micro and accumulation."""
 
     global_: Count | None = Field(default=None, alias="global", description="Samples per update over all ranks.")
-    micro: Count | None = Field(default=None, description="Samples per micro-step of one rank.")
+    micro: Literal["auto"] | Count | None = Field(
+        default=None, description="Samples per micro-step of one rank; auto is the most that fits, found by trying."
+    )
     accumulation: Count | None = Field(default=None, description="Micro-steps per update of the busiest rank.")
+    on_out_of_memory: Literal["stop", "halve"] | None = Field(
+        default=None,
+        description="When memory runs out, end, or halve micro and go on (reducing after the last backward); "
+        "null: halve if auto.",
+    )
     tail: Literal["keep", "drop"] = Field(
         default="keep", description="The short last window of an epoch: step on what it has, or drop it."
     )
@@ -88,6 +95,12 @@ class BatchSection(Section):
         strict=False,
         description="Stages with a global batch of their own, one after the other, before `global` holds.",
     )
+
+    @property
+    def halves(self) -> bool:
+        """Whether the micro-batch is halved where memory runs out. That costs the overlap of the reduction with the
+        last backward, which a size that was chosen does without and one that was found by trying has need of."""
+        return self.on_out_of_memory == "halve" or (self.on_out_of_memory is None and self.micro == "auto")
 
 
 Backward = Literal["joint", "sequential", "shared"]
@@ -118,7 +131,9 @@ class TrainSection(Section):
     accumulate_dtype: Literal["fp32"] | None = Field(
         default=None, description="Number format that gradients are added up in; null: that of the parameters."
     )
-    tf32: bool = Field(default=False, description="Multiply fp32 matrices in TF32 on GPUs that have it.")
+    tf32: bool = Field(
+        default=False, description="Multiply and convolve fp32 in TF32 on GPUs that have it; false: nowhere."
+    )
     compile: bool = Field(default=False, description="Compile the model with torch.compile.")
     max_grad_norm: Positive | None = Field(
         default=None, description="Clip the norm of the update's gradient to this; null does not clip."
@@ -159,14 +174,26 @@ class OptimizerSection(Section):
 class ScheduleSection(Section):
     """The learning rate over the updates of the run."""
 
-    name: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="Shape after the warm-up, from the peak to `final` of it as the run ends."
+    name: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant",
+        description="Shape after the warm-up: from the peak to `final` of it as the run ends, or (step) down at `at`.",
     )
     warmup: Fraction | Annotated[int, Field(ge=0, le=2**62)] = Field(
-        default=0, description="Linear warm-up: a number of updates, or a fraction of all updates (0.1)."
+        default=0, description="Linear warm-up: a number of updates (see `unit`), or a fraction of all updates (0.1)."
     )
     final: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="Learning rate at the end as a fraction of the peak (linear, cosine)."
+    )
+    at: tuple[Annotated[float, Field(gt=0, lt=1)] | Count, ...] = Field(
+        default=(),
+        strict=False,
+        description="When the rate drops (step): after so many updates (see `unit`), or a fraction of all updates.",
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="What the rate is multiplied by each time that it drops (step)."
+    )
+    unit: Literal["updates", "epochs"] = Field(
+        default="updates", description="What whole numbers in `warmup` and `at` count."
     )
 
 

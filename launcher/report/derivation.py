@@ -61,7 +61,9 @@ def dealing(plan: Plan) -> str:
     uneven = (f"{words.plural(ranks, 'rank')} with {_steps(steps)}" for steps, ranks in runs)
     takes = f"{_steps(batch.accumulation)} each" if len(runs) == 1 else ", ".join(uneven)
     exact = plan.exact_cost
-    overlapped = exact.overlapped if exact else plan.recipe.multitask.backward == "joint"
+    overlapped = (
+        exact.overlapped if exact else plan.recipe.multitask.backward == "joint" and not plan.recipe.batch.halves
+    )
     when = "in the backward" if overlapped else "after the last backward"
     return (
         f"The {total} are dealt to {words.plural(batch.world_size, 'rank')}: {takes}. Gradients add up on each rank "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from launcher.errors import ExitCode, LauncherError
+from launcher.errors import ExitCode, LauncherError, RunDirectoryUnusableError
 from launcher.rundir.durable import sync_folder, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
@@ -262,6 +262,20 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def has_any(run: RunDirectory) -> bool:
+    """Whether a run has left checkpoints, good or bad, whole or begun.
+
+    Raises:
+        RunDirectoryUnusableError: that cannot be seen now.
+    """
+    try:
+        return any(run.checkpoints.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise RunDirectoryUnusableError(f"{run.checkpoints} cannot be read now: {error.strerror}.") from None
 
 
 def newest_update(run: RunDirectory) -> int:

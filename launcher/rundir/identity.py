@@ -41,7 +41,7 @@ def refuse_foreign(run: RunDirectory, checkpoint: Checkpoint) -> None:
     Raises:
         RequestError: it is of another run.
     """
-    own, carried = _identity(run), _carried(checkpoint).get("run")
+    own, carried = _identity(run), marks_in(checkpoint).get("run")
     if own is None or carried is None or own == carried:
         return
     raise RequestError(
@@ -63,12 +63,20 @@ def restore_identity(run: RunDirectory, checkpoint: Checkpoint) -> None:
         run: the directory of the run, which is held.
         checkpoint: a checkpoint of this run.
     """
-    carried = _carried(checkpoint)
+    carried = marks_in(checkpoint)
     with suppress(OSError):
         if _identity(run) is None and _ID.fullmatch(carried.get("run", "")):
             _keep(run, carried["run"])
         if not _text(run.wandb_id) and carried.get("wandb_id"):
             write_atomically(run.wandb_id, carried["wandb_id"] + "\n", lasting=True)
+
+
+def marks_in(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """What a checkpoint carries; it is verified, so what is missing was never written."""
+    try:
+        return Manifest.from_text((checkpoint.folder / MANIFEST).read_bytes()).marks
+    except (OSError, BadCheckpointError):
+        return {}
 
 
 def _identity(run: RunDirectory) -> str | None:
@@ -85,11 +93,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return ""
-
-
-def _carried(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Its marks; it is verified, so what is missing was never written."""
-    try:
-        return Manifest.from_text((checkpoint.folder / MANIFEST).read_bytes()).marks
-    except (OSError, BadCheckpointError):
-        return {}

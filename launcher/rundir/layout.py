@@ -38,6 +38,11 @@ class RunDirectory:
         return self.path / "accelerate.yaml"
 
     @property
+    def deepspeed_config(self) -> Path:
+        """The configuration of DeepSpeed, for runs whose engine it is."""
+        return self.path / "deepspeed.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per update."""
         return self.path / "metrics.jsonl"
@@ -68,6 +73,11 @@ class RunDirectory:
         return self.path / ".data.json"
 
     @property
+    def fitting(self) -> Path:
+        """The micro-batches that launches of the run have found to fit."""
+        return self.path / ".fitting.json"
+
+    @property
     def generation(self) -> Path:
         """The number of the last launch that took the run over."""
         return self.path / ".generation"
@@ -76,6 +86,11 @@ class RunDirectory:
     def identity(self) -> Path:
         """What tells this run from all others, the same for every launch."""
         return self.path / ".run_id"
+
+    @property
+    def forked(self) -> Path:
+        """After which update a fork began, and with which recipe."""
+        return self.path / ".forked.json"
 
     @property
     def wandb(self) -> Path:

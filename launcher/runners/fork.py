@@ -36,7 +36,7 @@ class _Begun:
 
     @staticmethod
     def of(run: RunDirectory) -> _Begun:
-        files = (run.plan, run.recipe, run.data, run.wandb_id, run.status)
+        files = (run.plan, run.recipe, run.data, run.fitting, run.wandb_id, run.status)
         return _Begun({path: _text_of(path) for path in files}, _rows_of(run))
 
     def has_grown(self, run: RunDirectory) -> bool:

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from launcher.errors import RunDirectoryUnusableError
+from launcher.rundir.checkpoints import has_any
 from launcher.rundir.layout import RunDirectory
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -47,13 +48,29 @@ def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirector
     return RunDirectory(path.absolute())
 
 
-def refuse_used(run: RunDirectory) -> None:
-    """Keep a run from being overwritten; to be called while the directory is held.
+def has_begun(run: RunDirectory) -> bool:
+    """Whether a directory holds a run, or its checkpoints: who deletes the files of a run may leave its folders.
 
     Raises:
-        RunDirectoryUnusableError: the directory holds a run already.
+        RunDirectoryUnusableError: that cannot be seen now.
     """
-    if run.status.exists() or run.metrics.exists():
+    return run.status.exists() or run.metrics.exists() or has_any(run)
+
+
+def begin_new(run: RunDirectory) -> None:
+    """Let a run begin in a directory that is held, and keep another one from being overwritten.
+
+    What is left of a run that was deleted is removed: the new one is another run, to W&B too.
+
+    Raises:
+        RunDirectoryUnusableError: the directory holds a run already, or cannot be made ready.
+    """
+    if has_begun(run):
         raise RunDirectoryUnusableError(
             f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
         )
+    try:
+        for path in (run.identity, run.wandb_id, run.data):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunDirectoryUnusableError(f"{run.path} cannot be made ready: {error.strerror}.") from None

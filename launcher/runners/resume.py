@@ -10,12 +10,14 @@ from datetime import datetime
 from pathlib import Path
 
 from launcher.errors import RequestError, RunDirectoryUnusableError
-from launcher.plan.changes import changes
-from launcher.plan.planner import Plan
-from launcher.rundir.checkpoints import Checkpoints
+from launcher.plan.changes import changes, recipe_mark
+from launcher.plan.fitting import Findings
+from launcher.plan.planner import Plan, with_found
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.generation import take_over
 from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.rundir.lineage import is_of_recipe, note_fork, refuse_other_recipe, tells_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
 
@@ -59,15 +61,10 @@ def is_done(run: RunDirectory) -> bool:
     return status is not None and status.state == "done"
 
 
-def has_begun(run: RunDirectory) -> bool:
-    """Whether a directory holds a run."""
-    return run.status.exists() or run.metrics.exists()
-
-
 def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     """Make a run's directory ready to go on, as `go_on` does, with a recipe that may be another one.
 
-    With another recipe the run is another one to W&B. A fork takes the data as they are now.
+    With another recipe the run is another one to W&B. A fork takes the data as they are now, and finds anew what fits.
 
     Args:
         run: the directory of a run, which is held.
@@ -83,16 +80,33 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     changed = has_changed(run, plan, fork=fork)
-    update = go_on(run, say)
+    checkpoint = _taken_over(run, plan, say, fork=fork)
+    update = checkpoint.update if checkpoint else 0
+    if fork:
+        recipe = recipe_mark(plan)
+        changed = changed or (checkpoint is not None and not is_of_recipe(run, checkpoint, recipe))
+        note_fork(run, recipe, update)
     if changed:
         # The rows to come are not those that W&B has of these updates: it gets a run of its own, with all rows.
         write_atomically(run.wandb_id, f"{NEW_WANDB_RUN}\n", lasting=True)
     if fork:
         run.data.unlink(missing_ok=True)
+        run.fitting.unlink(missing_ok=True)
     return update
 
 
-def go_on(run: RunDirectory, say: Say) -> int:
+def as_it_fits(plan: Plan, run: RunDirectory) -> Plan:
+    """The plan with the micro-batch that the launches before have found, if they have.
+
+    Args:
+        plan: the plan to go on with.
+        run: the directory of the run.
+    """
+    found = Findings.read(run.fitting, plan.recipe)
+    return with_found(plan, found) if found else plan
+
+
+def go_on(run: RunDirectory, plan: Plan, say: Say) -> int:
     """Take a run over, and make its directory ready to go on after its newest good checkpoint, or from the start.
 
     It is taken over before anything is looked at: what a launch before may still write then changes nothing more.
@@ -101,25 +115,34 @@ def go_on(run: RunDirectory, say: Say) -> int:
 
     Args:
         run: the directory of a run, which is held.
+        plan: the plan to go on with, which is that of the run.
         say: takes a sentence that the user should read.
 
     Returns:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the checkpoint is of another run.
+        RequestError: the checkpoint is of another run, or of another recipe.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
+    checkpoint = _taken_over(run, plan, say, fork=False)
+    return checkpoint.update if checkpoint else 0
+
+
+def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Checkpoint | None:
+    """The checkpoint that a run goes on with, once its directory is ready for that, as `go_on` says."""
     _put_logs_aside(run, take_over(run) - 1)
     checkpoint = Checkpoints(run, say).newest()
     if checkpoint:
         refuse_foreign(run, checkpoint)
+        if not fork:
+            refuse_other_recipe(run, checkpoint, recipe_mark(plan))
         restore_identity(run, checkpoint)
     update = checkpoint.update if checkpoint else 0
     cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
-    return update
+    return checkpoint
 
 
 def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
@@ -133,22 +156,35 @@ def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
     Raises:
         RequestError: the recipe has changed, with each change.
         RunDirectoryUnusableError: the plan that the run was begun with cannot be read.
+        NoCheckpointError: it has lost its plan, and there are checkpoints of which none can be used.
     """
     try:
         begun = Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
-    except OSError:
-        return False  # it ended before its plan was written
+    except FileNotFoundError:
+        checkpoint = Checkpoints(run, _to_nobody).look()
+        if checkpoint is None or (tells_recipe(checkpoint) and is_of_recipe(run, checkpoint, recipe_mark(plan))):
+            return False  # it ended before its plan was written, or has lost it
+        return _cannot_be_compared(f"{run.plan} is missing", fork)
+    except OSError as error:
+        raise RunDirectoryUnusableError(f"{run.plan} cannot be read now: {error.strerror}. Try again.") from None
     except ValueError:
-        if fork:
-            return True
-        raise RunDirectoryUnusableError(
-            f"{run.plan} was written by another version of launcher, and cannot be compared. Go on by --fork, or "
-            "choose another --run-id."
-        ) from None
+        return _cannot_be_compared(f"{run.plan} is damaged, or was written by another version of launcher", fork)
     found = list(changes(begun, plan))
     if found and not fork:
         raise RequestError(found)
     return bool(found)
+
+
+def _to_nobody(sentence: str) -> None:
+    """What is wrong with a checkpoint is said when the run is taken up."""
+
+
+def _cannot_be_compared(why: str, fork: bool) -> bool:
+    if fork:
+        return True
+    raise RunDirectoryUnusableError(
+        f"{why}: what the run was begun with cannot be compared. Go on by --fork, or choose another --run-id."
+    )
 
 
 def _put_logs_aside(run: RunDirectory, launch: int) -> None:

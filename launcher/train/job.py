@@ -12,20 +12,25 @@ import torch
 from torch import nn
 
 from launcher.errors import Mistake, RequestError
+from launcher.plan.deepspeed import deepspeed_config
 from launcher.plan.planner import Plan
 from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation, LoadedWindow
+from launcher.train.compiling import compile_model
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
+from launcher.train.engines.deepspeed import DeepspeedEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.single import SingleEngine
+from launcher.train.engines.wide_gradients import widen
 from launcher.train.finite import FiniteGuard
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.optimizer import build_optimizer
 from launcher.train.progress import Progress
 from launcher.train.randomness import seed_everything
+from launcher.train.run_windows import RunWindows
 from launcher.train.snapshot import Numbers, optimizer_kind
 from launcher.train.step_results import StepResults
 from launcher.train.stepping import Stepper
@@ -49,6 +54,7 @@ class Job:
         guard: watches that the ranks hold the same parameters.
         finite: watches that numbers are finite.
         windows: the windows with this rank's micro-batches.
+        go_on: lets `windows` be those of another plan from an update (from 0) on.
         eval_data: what to evaluate on, if anything.
         precision: the context of a forward pass.
         should_stop: whether this rank was asked to stop.
@@ -66,6 +72,7 @@ class Job:
     guard: ParameterGuard
     finite: FiniteGuard
     windows: Iterable[LoadedWindow]
+    go_on: Callable[[Plan, int], None]
     eval_data: SampleSource | None
     precision: AbstractContextManager[Any]
     should_stop: Callable[[], bool]
@@ -77,6 +84,9 @@ _ITEMS_UNDER_SYNC_BATCHNORM = Mistake(
     "all ranks must go through every forward pass together, and a micro-batch of which Task.items counts none has none",
     "Set it to false, and use GroupNorm or LayerNorm",
 )
+
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -131,14 +141,23 @@ def build_job(
     """
     progress = progress or Progress()
     recipe, task, data = plan.recipe, materials.task, materials.train_data
-    engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
+    engine: Engine
+    scaler: torch.amp.GradScaler | None = None
+    if recipe.parallel.engine == "deepspeed":
+        config = deepspeed_config(recipe, plan.batch, plan.stages)
+        engine = zero = DeepspeedEngine(materials.model.to(device), device, config)
+        scaler = zero.scaler
+    else:
+        engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)
+    if recipe.train.compile:
+        compile_model(engine.model)
     seed_everything(recipe.train.seed, rank)
     optimizer = build_optimizer(recipe.optimizer, task.parameter_groups(engine.model), engine.model, plan.learning_rate)
     kind = optimizer_kind(optimizer, engine.model)
     engine.hold(optimizer)
     half = recipe.train.precision == "fp16"
     skips = recipe.guard.non_finite == "skip"
-    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips)
+    stepper = Stepper(engine, optimizer, plan.learning_rate, recipe.train.max_grad_norm, half, skips, scaler)
     losses, weights, precision = (
         TaskLosses(task, recipe.multitask),
         loss_weights(recipe.multitask),
@@ -147,8 +166,12 @@ def build_job(
     if recipe.parallel.sync_batchnorm and losses.count_items:
         raise RequestError([_ITEMS_UNDER_SYNC_BATCHNORM])
     exact = recipe.train.exact_ranks is not None
-    shares = shares_of_rank(plan.windows(first_update), rank, len(data), recipe.train.seed)
-    loader = WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
+
+    def load(of: Plan, first: int) -> WindowLoader:
+        shares = shares_of_rank(of.windows(first), rank, len(data), recipe.train.seed)
+        return WindowLoader(losses, task, data, shares, engine, recipe.data.workers, recipe.train.seed, apart=exact)
+
+    windows = RunWindows(load, plan, first_update)
     return Job(
         plan=plan,
         task=task,
@@ -163,14 +186,15 @@ def build_job(
             stepper.scale,
             progress,
             seed=recipe.train.seed if exact else None,
-            filler=partial(loader.filler, plan.batch.micro),
+            filler=partial(windows.loader.filler, plan.batch.micro),
         ),
         stepper=stepper,
         optimizer_kind=kind,
         results=StepResults(weights, len(data), losses.count_items),
         guard=ParameterGuard(engine, recipe.guard.every),
         finite=FiniteGuard(recipe.guard.non_finite, half),
-        windows=loader,
+        windows=windows,
+        go_on=windows.go_on,
         eval_data=materials.eval_data,
         precision=precision,
         should_stop=should_stop,
@@ -194,6 +218,7 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
     if recipe.parallel.engine == "fsdp":
         return _sharding_engine(recipe, model, world_size, device, machines)
     model = model.to(device)
+    wide = recipe.train.accumulate_dtype is not None and widen(model)
     if recipe.train.exact_ranks is not None:
         return ExactEngine(model, device, recipe.parallel, world_size, recipe.train.exact_ranks)
     if world_size == 1:
@@ -204,7 +229,9 @@ def build_engine(recipe: Recipe, model: nn.Module, world_size: int, device: torc
         from launcher.train.engines.accelerate import AccelerateEngine  # takes a second to import
 
         return AccelerateEngine(model, device, recipe.parallel)
-    if recipe.multitask.backward == "joint":
+    # DDP reduces in the format of the parameters, whatever that of the gradients (torch 2.13 raises an error); and
+    # where a window may have to be taken again, ranks agree before anything is reduced.
+    if recipe.multitask.backward == "joint" and not wide and not recipe.batch.halves:
         return DdpEngine(model, device, recipe.parallel)
     return DeferredEngine(model, device, recipe.parallel)
 
@@ -215,7 +242,8 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
 
     settings = recipe.parallel.fsdp
     if world_size > 1:
-        return FsdpEngine(model, device, settings, copies=machines if settings.replicas == "nodes" else 1)
+        copies = machines if settings.replicas == "nodes" else 1
+        return FsdpEngine(model, device, settings, copies, _HALF.get(recipe.train.precision))
     blocks = blocks_of(model, settings.wrap)  # one rank has nobody to share with
     if settings.checkpoint_activations:
         compute_again_in_backward(blocks)
@@ -224,6 +252,5 @@ def _sharding_engine(recipe: Recipe, model: nn.Module, world_size: int, device: 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """The context of a forward pass, which may be entered again and again."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    kind = kinds.get(recipe.train.precision)
+    kind = _HALF.get(recipe.train.precision)
     return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)

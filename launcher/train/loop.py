@@ -3,6 +3,7 @@
 for each window of the plan:
     set the learning rate of the update
     for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
+    (where memory ran out: again with half the micro-batch, if the recipe says so)
     clip the reduced gradient, step, clear the gradients
     compare the parameters of the ranks, if due
     evaluate, if due
@@ -13,6 +14,7 @@ for each window of the plan:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -25,6 +27,7 @@ from launcher.train.engines.base import Engine, Reductions
 from launcher.train.evaluation import MOST, evaluate
 from launcher.train.job import Job
 from launcher.train.measurement import Measurement
+from launcher.train.memory import Halved, Memory, memory_of, told
 from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
 from launcher.train.saving import NoSaver, Saver
@@ -33,7 +36,11 @@ from launcher.train.stepping import Stepper
 
 
 def train(
-    job: Job, log: Callable[[StepResult], None], started: Callable[[int], None], saver: Saver | None = None
+    job: Job,
+    log: Callable[[StepResult], None],
+    started: Callable[[int], None],
+    saver: Saver | None = None,
+    halved: Callable[[Halved], None] | None = None,
 ) -> bool:
     """Run the updates of a job.
 
@@ -42,6 +49,7 @@ def train(
         log: takes each update's result, in order, on every rank; one update late, or a tenth of a second.
         started: told the number of each update (from 1) before it begins, for failure records.
         saver: keeps the state now and then, and at the end of the run or where it was asked to stop.
+        halved: told on every rank when the micro-batch is halved, where the recipe asks for it.
 
     Returns:
         Whether the run went to its end; False if a rank was asked to stop.
@@ -49,7 +57,10 @@ def train(
     Raises:
         DivergedError: the ranks hold different parameters.
         NonFiniteError: a loss, a gradient or the state is not finite.
+        MemoryRanOutError: memory ran out.
+        NoMemoryError: memory ran out, and nothing smaller can be tried.
     """
+    memory = memory_of(job, halved or _unheard)
     saver = saver or NoSaver()
     readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
     unsaved: Window | None = None
@@ -71,7 +82,7 @@ def train(
         unsaved = window = loaded.window
         job.progress.begins_update(window.update + 1)
         started(window.update + 1)
-        measurement = _update(job, loaded)
+        measurement = _update(job, memory, loaded)
         job.guard.after(window.update + 1)
         measurement.data_seconds = waited
         measurement.seconds = perf_counter() - ended
@@ -94,22 +105,28 @@ def train(
     return not readout.stop
 
 
-def _update(job: Job, loaded: LoadedWindow) -> Measurement:
-    window, engine, stepper = loaded.window, job.engine, job.stepper
-    rate = stepper.rate_of(window.update)
+_CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parallel.engine=fsdp"
+
+
+def _unheard(halved: Halved) -> None:
+    """Where nobody keeps it."""
+
+
+def _update(job: Job, memory: Memory, loaded: LoadedWindow) -> Measurement:
+    engine, stepper, update = job.engine, job.stepper, loaded.window.update
+    rate = stepper.rate_of(update)
     parts = 0
     if loaded.empty:
         losses, reductions = torch.zeros(len(job.weights), dtype=torch.float64, device=engine.device), Reductions()
         square = noise = stepper.skip()
     else:
-        parts = _parts_to_measure(job, window)
-        engine.watch_parts(parts > 1)
-        losses = job.accumulation.accumulate(loaded)
-        reductions = engine.reduce()
-        noise = _noise(loaded, engine, stepper) if parts > 1 else losses.new_zeros(())
-        square = stepper.step(window.update)
+        loaded, (losses, parts) = memory.take(loaded, partial(_micro_steps, job))
+        with told("the optimizer step", _CURE_OF_STEP):
+            reductions = engine.reduce()
+            noise = _noise(loaded, engine, stepper) if parts > 1 else losses.new_zeros(())
+            square = stepper.step(update)
     return Measurement(
-        window=window,
+        window=loaded.window,
         totals=loaded.totals,
         sums=torch.cat((losses, torch.stack((square, noise)))),
         parts=parts,
@@ -118,6 +135,13 @@ def _update(job: Job, loaded: LoadedWindow) -> Measurement:
         skipped=stepper.skipped,
         reductions=reductions,
     )
+
+
+def _micro_steps(job: Job, loaded: LoadedWindow) -> tuple[Tensor, int]:
+    """Take a window forward and backward: this rank's part of its losses, and the parts that tell the noise scale."""
+    parts = _parts_to_measure(job, loaded.window)
+    job.engine.watch_parts(parts > 1)
+    return job.accumulation.accumulate(loaded), parts
 
 
 def _noise(loaded: LoadedWindow, engine: Engine, stepper: Stepper) -> Tensor:

@@ -28,6 +28,7 @@ class Stepper:
         half: whether gradients are those of fp16, whose losses are scaled so that small gradients are not lost
             (Micikevicius et al. 2018, "Mixed Precision Training").
         skip_non_finite: leave out updates whose gradient is not finite, which fp16 does in any case.
+        scaler: scales losses; None makes one.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Stepper:
         max_norm: float | None,
         half: bool,
         skip_non_finite: bool = False,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.skipped = 0
         self._engine = engine
@@ -45,7 +47,7 @@ class Stepper:
         self._rate = rate
         self._max_norm = max_norm
         self._skips = skip_non_finite and not half
-        self._scaler = torch.amp.GradScaler(engine.device.type, enabled=half)
+        self._scaler = scaler or torch.amp.GradScaler(engine.device.type, enabled=half)
         self.scale(torch.zeros((), device=engine.device))  # sets the scale up, also on a rank that never has a loss
 
     def scale(self, loss: Tensor) -> Tensor:

@@ -63,6 +63,17 @@ class Task:
         """Make a micro-batch of its samples; the default stacks tensors, in tuples and dicts too."""
         return default_collate(samples)
 
+    def largest_samples(self, count: int) -> Sequence[int] | None:
+        """The samples of the training data that take the most memory, for `batch.micro: auto` to try with.
+
+        Args:
+            count: how many are wanted.
+
+        Returns:
+            Their indices, the largest first. None, the default: the largest among some that are loaded, by their bytes.
+        """
+        return None
+
     def items(self, batch: Any) -> int | Mapping[str, int] | None:
         """How many items the loss of one micro-batch is over: tokens that are not ignored, labelled pixels.
 

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from launcher.errors import Mistake, RequestError
+from launcher.plan.changes import recipe_mark
 from launcher.plan.windows import Window
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.durable import sync_file, write_durably
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lineage import RECIPE
 from launcher.rundir.manifest import FileFacts
 from launcher.train.job import Job
 from launcher.train.randomness import seed_everything
@@ -95,6 +97,7 @@ class RunSaver:
         self._settings = job.plan.recipe.checkpoint
         self._store = Checkpoints(run, say, generation)
         self._run = run
+        self._recipe = recipe_mark(job.plan)
         self._say = say
         self._saved_at = monotonic()
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -187,7 +190,7 @@ class RunSaver:
         for report in reports:
             files |= report
         sync_file(self._run.metrics)  # or a power loss could leave the checkpoint, and not the rows before it
-        self._store.commit(folder, captured.update, files, marks_of(self._run))
+        self._store.commit(folder, captured.update, files, {**marks_of(self._run), RECIPE: self._recipe})
 
     def _write_own(self, folder: Path, own: Numbers) -> dict[str, FileFacts]:
         name = _of_rank(self._job.engine.rank)

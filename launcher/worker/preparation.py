@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from launcher.plan.planner import Plan, with_facts
+from launcher.plan.fitting import Findings
+from launcher.plan.planner import Plan, with_facts, with_found
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.train.engines.process_group import gather, process_group
@@ -56,14 +57,23 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation
         raise ValueError("the recipe has no task")
     device = _device(plan, env)
     materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
-    group = process_group(device, plan.recipe.parallel.timeout) if env.world_size > 1 else nullcontext()
+    # DeepSpeed has a group also where one rank is alone.
+    grouped = env.world_size > 1 or plan.recipe.parallel.engine == "deepspeed"
+    group = process_group(device, plan.recipe.parallel.timeout) if grouped else nullcontext()
     tell: Gather = gather if env.world_size > 1 else lambda value: [value]
     with group:
+        plan = _with_what_was_found(plan, run, tell)
         plan = _with_facts_of_all_ranks(plan, materials, tell)
         if env.rank == 0:
             generation.check()
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
         yield Prepared(plan, materials, device, tell)
+
+
+def _with_what_was_found(plan: Plan, run: RunDirectory, tell: Gather) -> Plan:
+    """The plan with the micro-batch that fits, as rank 0 reads that launches before have found it."""
+    found, *_ = tell(Findings.read(run.fitting, plan.recipe))
+    return with_found(plan, found) if found else plan
 
 
 def _with_facts_of_all_ranks(plan: Plan, materials: Materials, tell: Gather) -> Plan:

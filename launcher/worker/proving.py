@@ -11,6 +11,7 @@ from launcher.rundir.proof import STEP_MARK
 from launcher.train.proof.prove import prove
 from launcher.worker.dist_env import DistEnv
 from launcher.worker.preparation import prepared
+from launcher.worker.tf32 import use_tf32
 
 
 def run_proof(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation) -> None:
@@ -25,6 +26,7 @@ def run_proof(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generatio
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
     """
+    use_tf32(False)  # its rounding is larger than any difference that accumulation makes
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once, also where it waits for another rank
     with prepared(plan, run, env, generation) as ready:
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import torch
 
+from launcher.plan.changes import recipe_mark
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lineage import refuse_other_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
@@ -19,10 +21,12 @@ from launcher.train.loop import train
 from launcher.train.step_result import StepResult
 from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
+from launcher.worker.fitting import fitted, keeper
 from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
 from launcher.worker.same_data import hold_to_data
+from launcher.worker.tf32 import use_tf32
 
 
 def run_training(
@@ -44,6 +48,7 @@ def run_training(
     """
     if plan.recipe.train.exact_ranks is not None:
         _use_exact_kernels()
+    use_tf32(plan.recipe.train.tf32)
     with prepared(plan, run, env, generation) as ready:
         plan = ready.plan
         if env.rank == 0:
@@ -53,6 +58,7 @@ def run_training(
         first_update = checkpoint.update if checkpoint else 0
         if checkpoint:
             refuse_foreign(run, checkpoint)
+            refuse_other_recipe(run, checkpoint, recipe_mark(plan))
         if env.rank == 0:
             generation.check()  # to verify a checkpoint may have taken long
             if checkpoint:
@@ -63,6 +69,8 @@ def run_training(
         if plan.recipe.checkpoint.wanted:
             refuse_what_cannot_be_kept(ready.materials.model)  # while it is whole
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
+        job = fitted(job, ready.materials.train_data, first_update, run)
+        plan = job.plan
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
         saver = RunSaver(run, job, print, generation) if plan.recipe.checkpoint.wanted else None
@@ -79,7 +87,7 @@ def run_training(
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, begins, saver)
+            finished = train(job, log, begins, saver, keeper(env.rank, run))
         finally:
             heart.progress.ends()
             trackers.finish(finished)

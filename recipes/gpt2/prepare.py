@@ -1,10 +1,9 @@
 """Packs text into files of tokens for task.py: train.bin and val.bin, documents one after the other, and meta.json.
 
-    python recipes/gpt2/prepare.py --dataset Skylion007/openwebtext
+    python recipes/gpt2/prepare.py --dataset HuggingFaceFW/fineweb-edu --config sample-10BT
     python recipes/gpt2/prepare.py --folder /data/text --tokenizer /models/mine --out /data/tokens
 
-Text is read as a stream, and the folder appears when all of it is there: an interrupted run leaves none, and is simply
-begun again.
+Text is read as a stream. The folder appears when all of it is there; what was interrupted begins again.
 """
 
 from __future__ import annotations

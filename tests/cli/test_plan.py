@@ -255,3 +255,13 @@ def test_an_unknown_command_or_flag_is_a_wrong_request() -> None:
         done = launcher(*arguments)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_plan_of_a_micro_batch_that_is_to_be_found() -> None:
+    settings = ("batch.micro=auto", "batch.global=250", "launch.nproc_per_node=2", "model.parameters=1000")
+    text = " ".join(plan(DIGITS, *settings, columns="200").split())
+    assert "micro-batch 125 auto: the most that fits, at most 125; found before the first update" in text
+    assert "when after the last backward and not during it, when all ranks know that the window fitted" in text
+    assert json.loads(plan(DIGITS, *settings, "--json"))["batch"]["micro_is_the_most"]
+    stops = " ".join(plan(DIGITS, *settings, "batch.on_out_of_memory=stop", columns="200").split())
+    assert "not during it" not in stops

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from launcher.recipe.schema import Backward, ParallelSection, Recipe
+from launcher.recipe.schema import Backward, FsdpSection, ParallelSection, Recipe
 from launcher.train.engines.accelerate import AccelerateEngine
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.exact import ExactEngine
+from launcher.train.engines.fsdp import FsdpEngine
 from launcher.train.engines.single import SingleEngine
 
 CPU = torch.device("cpu")
@@ -44,6 +45,7 @@ class Subject:
         virtual_ranks: V, where windows are dealt to virtual ranks.
         alone: the engine where there is one rank.
         worlds: numbers of ranks that it is tested on.
+        filling: bytes of an update's reductions that the plan cannot know of.
     """
 
     make: Callable[[nn.Module], Engine]
@@ -57,6 +59,7 @@ class Subject:
     virtual_ranks: int | None = None
     alone: Callable[[nn.Module], Engine] = lambda model: SingleEngine(model, CPU)
     worlds: tuple[int, ...] = (1, 2, 3)
+    filling: Callable[[Any], int] = lambda engine: 0
 
     def engine(self, world: int, model: nn.Module) -> Engine:
         return self.alone(model) if world == 1 else self.make(model)
@@ -81,8 +84,27 @@ def _exact_alone(model: nn.Module) -> Engine:
     return ExactEngine(model, CPU, PARALLEL, 1, VIRTUAL_RANKS)
 
 
+def whole(values: Tensor) -> Tensor:
+    """A tensor of which this rank may have a part; every rank must ask."""
+    full: Callable[[], Tensor] | None = getattr(values, "full_tensor", None)
+    return values if full is None else full()
+
+
+def _gathered_gradient(engine: Engine) -> Tensor:
+    return torch.cat([whole(p.grad).flatten() for p in engine.model.parameters() if p.grad is not None])
+
+
+def filled_up(model: nn.Module, shards: int) -> int:
+    """Bytes by which FSDP fills the rows of parameters up to a multiple of the ranks that share them."""
+    return sum(-len(p) % shards * p[0].numel() * p.element_size() for p in model.parameters())
+
+
 VIRTUAL_RANKS = 4  # which three ranks own unevenly
 UPDATES = {"updates": 1}
+# FSDP's reduce-scatter has another name since torch 2.13.
+REDUCE_SCATTER = (
+    "reduce_scatter_single" if hasattr(torch.distributed, "reduce_scatter_single") else "reduce_scatter_tensor"
+)
 ENGINES: dict[str, Subject] = {
     "ddp": Subject(
         make=lambda model: DdpEngine(model, CPU, PARALLEL),
@@ -100,6 +122,14 @@ ENGINES: dict[str, Subject] = {
         calls=buckets_of_ddp,
         recipe={"train": UPDATES, "parallel": {"engine": "accelerate"}},
     ),
+    "fsdp": Subject(
+        make=lambda model: FsdpEngine(model, CPU, FsdpSection(wrap=("Sequential",))),
+        calls=lambda engine: len(engine._modules),
+        recipe={"train": UPDATES, "parallel": {"engine": "fsdp", "fsdp": {"wrap": ("Sequential",)}}},
+        collectives=(REDUCE_SCATTER,),
+        gradient=_gathered_gradient,
+        filling=lambda engine: filled_up(engine.model, engine.shards),
+    ),
     "exact": Subject(
         make=_exact,
         calls=lambda engine: 2 * len(engine._buckets),  # to all the parts, and their sums to all
@@ -113,5 +143,12 @@ ENGINES: dict[str, Subject] = {
 # Engine → what `launcher run` is told to train with it; its loss curve is held against that of ddp.
 CURVES: dict[str, tuple[str, ...]] = {
     "accelerate": ("parallel.engine=accelerate",),
+    "fsdp": ("parallel.engine=fsdp", "parallel.fsdp.wrap=[Block]"),
     "accelerate, started by accelerate": ("parallel.engine=accelerate", "launch.method=accelerate"),
+    "compiled": ("train.compile=true",),
+    **{
+        f"deepspeed, ZeRO {stage}": ("parallel.engine=deepspeed", f"parallel.deepspeed.stage={stage}")
+        for stage in range(4)
+    },
+    "deepspeed, started by accelerate": ("parallel.engine=deepspeed", "launch.method=accelerate"),
 }

@@ -366,7 +366,8 @@ def measure(case: Case, world: int, subject: Subject) -> Result:
         calls.append(reductions.calls)
         seen.append(len(issued))
         sizes.append(reductions.bytes)
-        planned.append(planned_bytes(subject, case, loaded.window, parameters))
+        filling = subject.filling(engine) if world > 1 else 0
+        planned.append(planned_bytes(subject, case, loaded.window, parameters) + filling)
         engine.model.zero_grad(set_to_none=True)
     return Result(
         error=max(errors),

@@ -16,17 +16,19 @@ class Worlds(dict[int, Any]):
         module: has the `main` of every rank.
         folder: for its files.
         more: what `main` is told besides.
+        timeout: seconds that they may take.
     """
 
-    def __init__(self, module: str, folder: Path, *more: str) -> None:
+    def __init__(self, module: str, folder: Path, *more: str, timeout: float = 240) -> None:
         super().__init__()
         self._module = module
         self._folder = folder
         self._more = more
+        self._timeout = timeout
 
     def __missing__(self, world: int) -> Any:
         out = self._folder / f"{world}.json"
-        torchrun(self._module, str(out), *self._more, ranks=world)
+        torchrun(self._module, str(out), *self._more, ranks=world, timeout=self._timeout)
         self[world] = json.loads(out.read_text())
         return self[world]
 

@@ -186,6 +186,40 @@ def test_linear_schedule_and_a_number_of_warmup_updates() -> None:
     assert [rate.at(9), rate.at(20), rate.at(70), rate.at(119)] == pytest.approx([0.5, 1.0, 0.5, 0.01])
 
 
+STEP = {"name": "step", "factor": 0.5, "warmup": 2}
+
+
+@pytest.mark.parametrize("at", [[12, 60], [0.1, 0.5], [12, 0.5]])
+def test_a_step_schedule_drops_after_updates_or_fractions_of_the_run(at: list[float]) -> None:
+    rate = plan_for(schedule={**STEP, "at": at}, optimizer={"lr": 1.0}).learning_rate
+    assert rate.updates == 120
+    assert [rate.at(update) for update in (0, 1, 11, 12, 59, 60, 119)] == [0.5, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert rate.at(13, skipped=2) == 1  # an update without a step holds the schedule
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_schedule_in_epochs(world: int) -> None:
+    rate = plan_for(world, schedule={**STEP, "at": [5, 10, 0.75], "unit": "epochs"}).learning_rate
+    assert plan_for(world).length.updates_per_epoch == 6
+    assert (rate.warmup_updates, rate.drops) == (12, (30, 60, 90))
+
+
+def test_epochs_of_a_batch_schedule_have_as_many_updates_as_they_have() -> None:
+    batch = {"global": 256, "micro": 32, "schedule": [{"global": 128, "updates": 12}]}
+    plan = plan_for(batch=batch, schedule={**STEP, "at": [1, 2], "unit": "epochs", "warmup": 0})
+    epochs = [window.update + 1 for window in plan.windows() if window.ends_epoch]
+    assert plan.learning_rate.drops == tuple(epochs[:2])
+    assert epochs[0] != epochs[1] - epochs[0]
+
+
+def test_drops_in_epochs_wait_for_the_length_of_the_data() -> None:
+    schedule = {**STEP, "at": [5, 10], "unit": "epochs"}
+    plan = plan_for(schedule=schedule, data={}, train={"updates": 120})
+    assert (plan.learning_rate.warmup_updates, plan.learning_rate.drops) == (0, ())
+    found = with_facts(plan, samples=1437, parameters=1)
+    assert (found.learning_rate.warmup_updates, found.learning_rate.drops) == (12, (30, 60))
+
+
 def test_table_over_worlds_keeps_the_batch_and_says_where_it_cannot_be() -> None:
     rows = compare_worlds(recipe(), [1, 2, 3, 16])
     assert [row.global_batch for row in rows] == [256] * 4

@@ -96,7 +96,8 @@ BROKEN: dict[str, Broken] = {
     ),
     "unheard-of key": Broken(
         with_batch("{global: 8, micro: 2, zzz: 1}"),
-        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, tail, schedule.",
+        "recipe.yaml:4: batch.zzz: unknown key. batch has the keys global, micro, accumulation, on_out_of_memory, "
+        "tail, schedule.",
     ),
     "dotted key in a file": Broken(
         f"{RECIPE}optimizer.lr: 0.1\n", "recipe.yaml:6: optimizer.lr: unknown key. In a file, write lr under optimizer."
@@ -129,7 +130,8 @@ BROKEN: dict[str, Broken] = {
         "recipe.yaml:4: batch.global: must be a whole number of at least 1, not true.",
     ),
     "zero": Broken(
-        with_batch("{global: 8, micro: 0}"), "recipe.yaml:4: batch.micro: must be a whole number of at least 1, not 0."
+        with_batch("{global: 8, micro: 0}"),
+        "recipe.yaml:4: batch.micro: must be auto or a whole number of at least 1, not 0.",
     ),
     "negative": Broken(
         f"{RECIPE}optimizer: {{lr: -1e-3}}\n", "recipe.yaml:6: optimizer.lr: must be a number above 0, not -0.001."
@@ -152,7 +154,8 @@ BROKEN: dict[str, Broken] = {
     ),
     "section without keys": Broken(
         f"{RECIPE}schedule:\n",
-        "recipe.yaml:6: schedule: must be a mapping with the keys name, warmup, final, not null. "
+        "recipe.yaml:6: schedule: must be a mapping with the keys name, warmup, final, at, factor, "
+        "unit, not null. "
         "Give it a value, or delete the key.",
     ),
     "one of two": Broken(
@@ -185,6 +188,18 @@ BROKEN: dict[str, Broken] = {
     ),
     "run name that is a number": Broken(
         RECIPE.replace("tiny", "42"), f"recipe.yaml:1: name: {NAME}, not 42. Put quotes around it."
+    ),
+    "step without drops": Broken(
+        f"{RECIPE}schedule: {{name: step}}\n",
+        "recipe.yaml:6: schedule.at: is missing: step drops the rate there. Write for example schedule.at=[0.5, 0.75].",
+    ),
+    "drops without step": Broken(
+        f"{RECIPE}schedule: {{name: cosine, at: [0.5]}}\n",
+        "recipe.yaml:6: schedule.at: cosine has no drops. Set schedule.name=step, or delete the key.",
+    ),
+    "drop at the start": Broken(
+        f"{RECIPE}schedule: {{name: step, at: [0, 9]}}\n",
+        "recipe.yaml:6: schedule.at: entry 1 must be a number above 0 or a whole number of at least 1, not 0.",
     ),
     # What is run
     "nothing to run": Broken(
@@ -259,7 +274,48 @@ BROKEN: dict[str, Broken] = {
     "global alone": Broken(
         with_batch("{global: 8}"),
         "recipe.yaml:4: batch: two of global, micro and accumulation are needed, and only global is given. "
-        "Add batch.micro, the samples that fit into one forward and backward.",
+        "Add batch.micro, the samples that fit into one forward and backward (auto finds them).",
+    ),
+    "auto alone": Broken(
+        with_batch("{micro: auto}"),
+        "recipe.yaml:4: batch.micro: auto needs batch.global, the samples of one update over all ranks: it says how "
+        "many micro-steps they make. Write for example batch: {global: 256, micro: auto}.",
+    ),
+    "auto with accumulation": Broken(
+        with_batch("{global: 8, micro: auto, accumulation: 2}"),
+        "recipe.yaml:4: batch.accumulation: cannot be chosen with batch.micro=auto: it follows from what fits. "
+        "Delete it, or give it instead of batch.micro.",
+    ),
+    "another word for auto": Broken(
+        with_batch("{global: 8, micro: max}"),
+        "recipe.yaml:4: batch.micro: must be auto or a whole number of at least 1, not 'max'.",
+    ),
+    "auto in a script": Broken(
+        SCRIPT.replace("micro: 2", "micro: auto"),
+        "recipe.yaml:3: batch.micro: auto does not go with script: a script loads and steps by itself. Give a number.",
+        files={"train.py": "pass\n"},
+    ),
+    "auto with sharded models": Broken(
+        with_batch("{global: 8, micro: auto}") + "parallel: {engine: fsdp}\n",
+        "recipe.yaml:4: batch.micro: auto does not go with parallel.engine: fsdp lets ranks wait for each other in a "
+        "forward or backward, where one may run out of memory alone (those that do not: ddp). Give a number.",
+    ),
+    "halving in a script": Broken(
+        SCRIPT.replace("micro: 2", "micro: 2, on_out_of_memory: halve"),
+        "recipe.yaml:3: batch.on_out_of_memory: halve does not go with script: a script loads and steps by itself. "
+        "Set it to stop.",
+        files={"train.py": "pass\n"},
+    ),
+    "halving with SyncBatchNorm": Broken(
+        with_batch("{global: 8, micro: 2, on_out_of_memory: halve}") + "parallel: {sync_batchnorm: true}\n",
+        "recipe.yaml:4: batch.on_out_of_memory: halve does not go with parallel.sync_batchnorm: ranks meet in each "
+        "forward pass, where one that runs out of memory leaves the others waiting. Set it to stop.",
+    ),
+    "auto with exact bits": Broken(
+        with_batch("{global: 8, micro: auto}"),
+        "recipe.yaml:4: batch.micro: auto does not go with train.determinism: exact bits follow from the micro-batch. "
+        "Give a number.",
+        overrides=("train.determinism=exact", "train.virtual_ranks=2"),
     ),
     "micro alone": Broken(
         with_batch("{micro: 8}"),
@@ -521,7 +577,7 @@ schedule: {warm_up: 10}
             f"recipe.yaml:1: name: {NAME}, not 'my digits'.",
             "recipe.yaml:2: task.entry: /task.py has no class Digit. Did you mean Digits?",
             "recipe.yaml:3: batch: two of global, micro and accumulation are needed, and only global is given. "
-            "Add batch.micro, the samples that fit into one forward and backward.",
+            "Add batch.micro, the samples that fit into one forward and backward (auto finds them).",
             "recipe.yaml:4: train.precision: must be fp32, bf16 or fp16, not 'fp17'. Did you mean fp16?",
             "recipe.yaml:5: optimizer.momentum: adamw has no such setting. Use optimizer.betas, or optimizer.name=sgd.",
             "recipe.yaml:6: schedule.warm_up: unknown key. Did you mean schedule.warmup?",

@@ -19,7 +19,7 @@ from launcher.recipe.keys import OTHER_WORDS, all_keys, children, cure, expectat
         ("task.args", "a mapping"),
         ("script.path", "text"),
         ("script.args", "a list, each text"),
-        ("batch", "a mapping with the keys global, micro, accumulation, tail, schedule"),
+        ("batch", "a mapping with the keys global, micro, accumulation, on_out_of_memory, tail, schedule"),
         ("batch.global", "a whole number of at least 1"),
         ("batch.tail", "keep or drop"),
         ("data.workers", "a whole number from 0 to 256"),

@@ -135,7 +135,7 @@ schedule: {final: 2}
         "not 'a/b'.",
         "recipe.yaml:2: task.entry: task.py has no class Digit. Did you mean Digits?",
         "recipe.yaml:3: batch: two of global, micro and accumulation are needed, and only global is given. "
-        "Add batch.micro, the samples that fit into one forward and backward.",
+        "Add batch.micro, the samples that fit into one forward and backward (auto finds them).",
         "recipe.yaml:4: trian: unknown key. Did you mean train?",
         "recipe.yaml:5: optimizer.momentum: adamw has no such setting. Use optimizer.betas, or optimizer.name=sgd.",
         "recipe.yaml:6: schedule.final: must be a number from 0 to 1, not 2.",

@@ -78,9 +78,7 @@ def test_the_loss_is_the_models_own_and_the_mean_over_the_items(task: Any) -> No
 
 def test_without_transformers_a_sentence_says_so(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        RequestError, match=r"GPT-2 needs transformers: .* Install it with: pip install transformers\.$"
-    ):
+    with pytest.raises(RequestError, match=r"GPT-2 needs transformers: .* with: pip install transformers\.$"):
         task.model()
 
 
@@ -212,9 +210,28 @@ def test_text_files_and_parquet_files_of_a_folder(preparation: ModuleType, tmp_p
         list(preparation.of_folder(tmp_path / "b" / "none", "text"))
 
 
-def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "recipes" / "gpt2" / "prepare.py"), *arguments]
-    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False)
+def prepare(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    tokens = standins.tokenizer(tmp_path / "tokenizer")
+    command = [sys.executable, str(ROOT / "recipes" / "gpt2" / "prepare.py"), *arguments, "--tokenizer", str(tokens)]
+    env = clean_environment(HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1")
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.long
+def test_a_data_set_of_the_hugging_face_kind(tmp_path: Path) -> None:
+    """A folder is one too; the hub is not asked."""
+    (tmp_path / "set").mkdir()
+    rows = [{"text": standins.text(3, number), "id": number} for number in range(300)]
+    (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ("--dataset", str(tmp_path / "set"), "--validation", "0.2")
+    done = prepare(tmp_path, *given, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    both = read(tmp_path / "out", "train") + read(tmp_path / "out", "val")
+    assert both.count(0) == 300  # ends of documents
+    done = prepare(tmp_path, *given, "--column", "words", "--out", str(tmp_path / "other"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("has no column words: --column is one of text, id")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.long
@@ -223,8 +240,7 @@ def test_from_a_folder_of_text_to_a_trained_model(tmp_path: Path) -> None:
     texts.mkdir()
     for number in range(20):
         (texts / f"{number}.txt").write_text(standins.text(60, number))
-    tokens = standins.tokenizer(tmp_path / "tokenizer")
-    done = prepare("--folder", str(texts), "--tokenizer", str(tokens), "--out", str(out), "--validation", "0.2")
+    done = prepare(tmp_path, "--folder", str(texts), "--out", str(out), "--validation", "0.2")
     assert done.returncode == 0, done.stderr
     assert "tokens to train on" in done.stdout
     args = f"task.args={json.dumps({'data': str(out), 'context': 32, 'config': TINY})}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from launcher.cli.request import read_request
 from launcher.errors import RequestError
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
@@ -18,6 +18,9 @@ from launcher.rundir.layout import RunDirectory
 from launcher.runners.resume import take_up
 from launcher.trackers.wandb_id import wandb_id_of
 from tests.faults.table import Kind
+from tests.processes import ROOT
+
+MORTAL = ROOT / "tests/tasks/mortal.yaml"
 
 
 def begun(folder: Path) -> RunDirectory:
@@ -56,8 +59,9 @@ def test_a_refused_run_is_as_it_was(tmp_path: Path) -> None:
     shutil.copytree(other.checkpoints, mine.checkpoints)
     rows = "".join(json.dumps({"train/global_step": step}) + "\n" for step in range(1, 9))
     mine.metrics.write_text(rows)
-    plan: Any = None  # the run ended before it had one
-    with pytest.raises(RequestError):
+    plan = read_request(MORTAL, []).plan
+    mine.plan.write_text(plan.to_json())
+    with pytest.raises(RequestError, match="written by another run"):
         take_up(mine, plan, fork=False, say=print)
     assert mine.metrics.read_text() == rows
 
@@ -71,7 +75,8 @@ def test_a_run_is_taken_over_before_its_rows_are_cut(tmp_path: Path) -> None:
     unfinished = old.begin(2)
     run.logs.mkdir()
     run.rank_log(0).touch()
-    plan: Any = None
+    plan = read_request(MORTAL, []).plan
+    run.plan.write_text(plan.to_json())
 
     def say(_: str) -> None:
         with pytest.raises(StaleWriterError):

@@ -60,6 +60,19 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int,
     assert state(tmp_path, "killed") == state(tmp_path, "whole")
 
 
+@pytest.mark.long
+def test_with_the_engine_accelerate_the_bits_are_the_same_too(tmp_path: Path) -> None:
+    """Those of ddp, whether it is accelerate that starts the ranks or not, and after a rank was killed."""
+    accelerate = ("launch.nproc_per_node=3", "parallel.engine=accelerate")
+    run(tmp_path, "whole", "launch.nproc_per_node=3")
+    _, said = run(tmp_path, "it", *accelerate, "launch.method=accelerate", env={"KILL": IN_UPDATE_7[3]}, expected=3)
+    assert "was killed by SIGKILL" in said
+    out, _ = run(tmp_path, "it", *accelerate, "launch.method=accelerate", "--resume", "auto")
+    assert "resumed after update" in out
+    assert rows(tmp_path, "it") == rows(tmp_path, "whole")
+    assert state(tmp_path, "it") == state(tmp_path, "whole")
+
+
 @pytest.mark.fault(
     Kind.PROCESS,
     "a rank dies again and again",

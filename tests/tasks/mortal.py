@@ -104,3 +104,10 @@ class Complex(Mortal):
         model = super().model()
         model.register_buffer("phases", torch.zeros(2, dtype=torch.complex128))
         return model
+
+
+class Steady(Mortal):
+    """Nothing is drawn at random, so that the ranks may be others."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 41), nn.Tanh(), nn.Linear(41, 1))

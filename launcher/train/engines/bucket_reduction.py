@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from launcher.train.engines.gradients import gradient_bytes, gradient_dtype
 from launcher.train.engines.small_reductions import ReducedValues
 
 
@@ -68,15 +69,17 @@ class BucketReduction:
 
 def flat_gradient(parameter: nn.Parameter) -> Tensor:
     """The gradient of a parameter as a vector; zeros where it has none."""
-    return torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
+    if parameter.grad is None:
+        return torch.zeros_like(parameter, dtype=gradient_dtype(parameter)).flatten()
+    return parameter.grad.flatten()
 
 
 def in_buckets(parameters: Iterable[nn.Parameter], most_bytes: float) -> Iterator[Sequence[nn.Parameter]]:
-    """Parameters of one type in groups that are at most so large; one that is larger is alone."""
+    """Parameters of one type in groups whose gradients are at most so large; one that is larger is alone."""
     bucket: list[nn.Parameter] = []
     for parameter in parameters:
-        size = sum(other.nbytes for other in bucket) + parameter.nbytes
-        if bucket and (parameter.dtype != bucket[0].dtype or size > most_bytes):
+        size = sum(gradient_bytes(other) for other in bucket) + gradient_bytes(parameter)
+        if bucket and (gradient_dtype(parameter) != gradient_dtype(bucket[0]) or size > most_bytes):
             yield bucket
             bucket = []
         bucket.append(parameter)

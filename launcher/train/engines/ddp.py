@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from launcher.plan.windows import Window
 from launcher.recipe.schema import ParallelSection
+from launcher.train.compiling import is_compiled
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.comm_hook import BucketLog, add_and_log
@@ -80,12 +81,16 @@ class DdpEngine(WholeModel):
         """The rank's own gradient is one sum, whichever micro-batch adds to it."""
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
-        """Forward and backward, inside `no_sync` but at the boundary."""
+        """Forward and backward, inside `no_sync` but at the boundary.
+
+        What is compiled within DDP is cut at its buckets, so that they are reduced while the backward goes on: one way
+        in means one graph for all micro-steps.
+        """
         if boundary:
             _backward(self._ddp(forward))
             return
         with self._not_reduced():
-            _backward(self._ddp(forward) if self._has_buffers else forward(self.model))
+            _backward(self._ddp(forward) if self._has_buffers or is_compiled(self.model) else forward(self.model))
 
     def reduce(self) -> Reductions:
         """The all-reduces of the window, held against one copy of the gradients.

@@ -47,7 +47,12 @@ class DeferredEngine(WholeModel):
         broadcast_from_first([*model.parameters(), *model.buffers()])
 
     def begin(self, window: Window, step: int) -> None:
-        """The rank's own gradient is one sum, whichever micro-batch adds to it."""
+        """The rank's own gradient is one sum, whichever micro-batch adds to it.
+
+        The buffers of the window before, which nothing else holds any more, are no memory that this one lacks.
+        """
+        if step == 0:
+            self._gradients = []
 
     def micro_step(self, forward: Forward, *, boundary: bool) -> None:
         """Forward and backward; nothing is reduced before `reduce`."""

@@ -43,7 +43,7 @@ class FsdpEngine:
         device: that device.
         settings: the recipe's `parallel.fsdp`.
         copies: of the model, each over as many ranks: one for each machine, or one in all.
-        precision: of the parameters that are gathered and the gradients that are reduced; None: their own.
+        gathered_as: number format of the parameters that are gathered; None: their own.
 
     Raises:
         RequestError: the model has not the classes that the recipe names, or cannot be shared out.
@@ -58,7 +58,7 @@ class FsdpEngine:
         device: torch.device,
         settings: FsdpSection,
         copies: int = 1,
-        precision: MixedPrecisionPolicy | None = None,
+        gathered_as: torch.dtype | None = None,
     ) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
@@ -75,7 +75,11 @@ class FsdpEngine:
         self._shard_group = mesh.get_group("shard")
         self.shards, self.shard = dist.get_world_size(self._shard_group), dist.get_rank(self._shard_group)
         self._root = AnyForward(model)
-        self._modules = shard(self._root, blocks, mesh, settings, precision or MixedPrecisionPolicy(), self._traffic)
+        # Half precision is that of autocast over parameters that are gathered in half: half the bytes, and of one GPT's
+        # gradient 2.6e-3 is lost where autocast over whole ones loses 2.3e-3, and FSDP's own way 2.7e-3. What goes into
+        # a block is left as autocast has it. Gradients are added up in their own format.
+        policy = MixedPrecisionPolicy(gathered_as, gathered_as and torch.float32, cast_forward_inputs=False)
+        self._modules = shard(self._root, blocks, mesh, settings, policy, self._traffic)
         self._copies = copies
         self._has_buffers = any(True for _ in model.buffers())
         self._begins = True  # a window

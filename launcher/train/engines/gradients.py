@@ -97,9 +97,19 @@ def own_gradients(model: nn.Module) -> Iterator[Callable[[], list[Tensor]]]:
             parameter.grad = accumulated if parameter.grad is None else accumulated.add_(parameter.grad)
 
 
+def gradient_dtype(parameter: Tensor) -> torch.dtype:
+    """The format that a parameter's gradients are added up in (PyTorch before 2.10 has its own only)."""
+    return getattr(parameter, "grad_dtype", None) or parameter.dtype
+
+
+def gradient_bytes(parameter: Tensor) -> int:
+    """Bytes of a parameter's gradient."""
+    return parameter.numel() * gradient_dtype(parameter).itemsize
+
+
 def trained_bytes(model: nn.Module) -> int:
     """Bytes of one copy of a model's gradients."""
-    return sum(parameter.nbytes for parameter in trained(model))
+    return sum(gradient_bytes(parameter) for parameter in trained(model))
 
 
 def part_of_rank(flat: Sequence[Tensor], rank: int, world_size: int) -> list[Tensor]:

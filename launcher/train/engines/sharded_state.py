@@ -64,7 +64,8 @@ def load_whole_optimizer_state(optimizer: torch.optim.Optimizer, state: Tensors)
     parts = {}
     for name, value in state.tensors.items():
         parameter = parameters[int(name.partition(".")[0])]
-        parts[name] = _part(value, parameter) if value.shape == parameter.shape else value
+        # A copy: what distribute_tensor gives may be a view that keeps the whole tensor in memory.
+        parts[name] = _part(value, parameter).clone() if value.shape == parameter.shape else value
     load_optimizer_state(optimizer, Tensors(parts, state.numbers))
 
 

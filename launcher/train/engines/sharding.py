@@ -108,6 +108,8 @@ def shard(
         module.set_force_sum_reduction_for_comms(True)  # gloo has no sum of multiples
         module.set_custom_all_gather(CountedAllGather(traffic))
         module.set_custom_reduce_scatter(CountedReduceScatter(traffic))
+        if mesh.ndim > 1:  # where a hook comes after the all-reduce of the copies
+            module.set_all_reduce_hook(lambda reduced: traffic.reduced.append(reduced.nbytes))
     return modules
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from launcher.train.engines.gradients import gradients_of, squared_norm
+from launcher.train.engines.wide_gradients import round_gradients, wide_parameters, widen_again
 from launcher.train.gradient_step import step_on_gradient
 from launcher.train.snapshot import Tensors, load_model_state, load_optimizer_state, model_state, optimizer_state
 
@@ -27,13 +28,15 @@ class WholeModel:
     shards = 1
     shard = 0
     model: nn.Module
+    _wide: Sequence[nn.Parameter] = ()
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Clip the reduced gradient, and return this rank's part of the square of its norm before."""
         raise NotImplementedError
 
     def hold(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer steps as it is."""
+        """The optimizer steps as it is, on gradients in the format of their parameters."""
+        self._wide = wide_parameters(self.model)
 
     def forward_only(self, forward: Callable[[nn.Module], T]) -> T:
         """A forward pass with this rank's model."""
@@ -43,7 +46,15 @@ class WholeModel:
         self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float | None
     ) -> tuple[bool, Tensor]:
         """Step on the gradient that this rank holds, as all others do on theirs."""
-        return step_on_gradient(optimizer, scaler, lambda: self.clip(max_norm))
+
+        def clip() -> Tensor:
+            square = self.clip(max_norm)
+            round_gradients(self._wide)
+            return square
+
+        result = step_on_gradient(optimizer, scaler, clip)
+        widen_again(self._wide)
+        return result
 
     def finite(self) -> bool:
         """Whether the gradient is; each rank looks at all of it, since its part of the norm would not do."""

@@ -10,6 +10,7 @@ batch:
   global: 64
   micro: 16
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -26,7 +27,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: cosine, warmup: 0.1, final: 0.1}
+schedule:
+  name: cosine
+  warmup: 0.1
+  final: 0.1
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: end}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -89,6 +96,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 64,
       "micro": 16,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -124,7 +132,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "schedule": {
       "name": "cosine",
       "warmup": 0.1,
-      "final": 0.1
+      "final": 0.1,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -231,14 +242,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "warmup_updates": 15,
     "updates": 150,
     "final": 0.1,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 2468352,
     "bytes_per_update": 9873408,
-    "bytes_without_no_sync": 19746816
+    "bytes_without_no_sync": 19746816,
+    "gathered_bytes": 0
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \

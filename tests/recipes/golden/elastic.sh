@@ -10,6 +10,7 @@ batch:
   global: 22
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -25,7 +26,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: cosine, warmup: 0.2, final: 0.0}
+schedule:
+  name: cosine
+  warmup: 0.2
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -84,6 +91,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 22,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -119,7 +127,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "schedule": {
       "name": "cosine",
       "warmup": 0.2,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -226,10 +237,13 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "warmup_updates": 24,
     "updates": 120,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": null,
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \

@@ -10,12 +10,13 @@ batch:
   global: 512
   micro: 16
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
   losses: {}
   backward: joint
-train: {epochs: null, updates: 600000, samples: null, precision: bf16, accumulate_dtype: null,
+train: {epochs: null, updates: 19073, samples: null, precision: bf16, accumulate_dtype: null,
   tf32: false, compile: true, max_grad_norm: 1.0, seed: 0, determinism: same-world,
   virtual_ranks: null}
 optimizer:
@@ -26,9 +27,15 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: cosine, warmup: 2000, final: 0.1}
+schedule:
+  name: cosine
+  warmup: 715
+  final: 0.1
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
-eval: {every: 1000}
+eval: {every: 250}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
 noise_scale: {every: 10, measured: null}
 parallel:
@@ -87,6 +94,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 512,
       "micro": 16,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -96,7 +104,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     },
     "train": {
       "epochs": null,
-      "updates": 600000,
+      "updates": 19073,
       "samples": null,
       "precision": "bf16",
       "accumulate_dtype": null,
@@ -121,15 +129,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     },
     "schedule": {
       "name": "cosine",
-      "warmup": 2000,
-      "final": 0.1
+      "warmup": 715,
+      "final": 0.1,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
       "reference_batch": null
     },
     "eval": {
-      "every": 1000
+      "every": 250
     },
     "guard": {
       "every": 100,
@@ -212,7 +223,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         16
       ],
       "first_update": 0,
-      "updates": 600000,
+      "updates": 19073,
       "learning_rate_scale": 1.0
     }
   ],
@@ -220,23 +231,27 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "data_samples": null,
     "updates_per_epoch": null,
     "tail_samples": null,
-    "updates": 600000
+    "updates": 19073
   },
   "learning_rate": {
     "base": 0.0006,
     "scale": 1.0,
     "shape": "cosine",
-    "warmup_updates": 2000,
-    "updates": 600000,
+    "warmup_updates": 715,
+    "updates": 19073,
     "final": 0.1,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 124439808,
     "bytes_per_update": 497759232,
-    "bytes_without_no_sync": 7964147712
+    "bytes_without_no_sync": 7964147712,
+    "gathered_bytes": 0
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \
@@ -249,7 +264,7 @@ ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \
   LAUNCHER_MICRO_BATCH=16 \
   LAUNCHER_RUN_DIR=/runs/id \
   LAUNCHER_SEED=0 \
-  LAUNCHER_UPDATES=600000 \
+  LAUNCHER_UPDATES=19073 \
   OMP_NUM_THREADS=4 \
   PYTHONUNBUFFERED=1 \
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 \

@@ -10,6 +10,7 @@ batch:
   global: 256
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -26,7 +27,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: cosine, warmup: 0.1, final: 0.0}
+schedule:
+  name: cosine
+  warmup: 0.1
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: linear, reference_batch: 256}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -87,6 +94,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 256,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -126,7 +134,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "schedule": {
       "name": "cosine",
       "warmup": 0.1,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "linear",
@@ -233,14 +244,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "warmup_updates": 12,
     "updates": 120,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 42572,
     "bytes_per_update": 170288,
-    "bytes_without_no_sync": 681152
+    "bytes_without_no_sync": 681152,
+    "gathered_bytes": 0
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \

@@ -10,6 +10,7 @@ batch:
   global: 16
   micro: 4
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -26,7 +27,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: constant, warmup: 0, final: 0.0}
+schedule:
+  name: constant
+  warmup: 0
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -85,6 +92,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 16,
       "micro": 4,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -120,7 +128,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "schedule": {
       "name": "constant",
       "warmup": 0,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -227,10 +238,13 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "warmup_updates": 0,
     "updates": 5,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": null,
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml.pasted <<'END_OF_FILE'

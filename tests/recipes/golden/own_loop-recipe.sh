@@ -10,6 +10,7 @@ batch:
   global: 250
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -26,7 +27,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: constant, warmup: 0, final: 0.0}
+schedule:
+  name: constant
+  warmup: 0
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -85,6 +92,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 250,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -120,7 +128,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "schedule": {
       "name": "constant",
       "warmup": 0,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -227,16 +238,20 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "warmup_updates": 0,
     "updates": 90,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 17258,
     "bytes_per_update": 69032,
-    "bytes_without_no_sync": 276128
+    "bytes_without_no_sync": 276128,
+    "gathered_bytes": 0
   },
   "warnings": [
     "a script that takes 4 micro-steps of 32 on 2 ranks alike sees 256 samples per update, not 250; batch.global=192 or 256 is what it would see, and an Accumulator.from_env with its sampler() sees what is planned."
-  ]
+  ],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \

@@ -10,6 +10,7 @@ batch:
   global: 128
   micro: 32
   accumulation: null
+  on_out_of_memory: null
   tail: keep
   schedule: []
 multitask:
@@ -26,7 +27,13 @@ optimizer:
   eps: 1.0e-08
   momentum: 0.0
   nesterov: false
-schedule: {name: constant, warmup: 0, final: 0.0}
+schedule:
+  name: constant
+  warmup: 0
+  final: 0.0
+  at: []
+  factor: 0.1
+  unit: updates
 lr_scaling: {rule: none, reference_batch: null}
 eval: {every: epoch}
 guard: {every: 100, heartbeat: 30.0, stall: 1800.0, non_finite: stop}
@@ -85,6 +92,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "global": 128,
       "micro": 32,
       "accumulation": null,
+      "on_out_of_memory": null,
       "tail": "keep",
       "schedule": []
     },
@@ -120,7 +128,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "schedule": {
       "name": "constant",
       "warmup": 0,
-      "final": 0.0
+      "final": 0.0,
+      "at": [],
+      "factor": 0.1,
+      "unit": "updates"
     },
     "lr_scaling": {
       "rule": "none",
@@ -227,14 +238,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "warmup_updates": 0,
     "updates": 180,
     "final": 0.0,
-    "stages": []
+    "stages": [],
+    "drops": [],
+    "drop_factor": 0.1
   },
   "reduction": {
     "parameters": 17258,
     "bytes_per_update": 69032,
-    "bytes_without_no_sync": 138064
+    "bytes_without_no_sync": 138064,
+    "gathered_bytes": 0
   },
-  "warnings": []
+  "warnings": [],
+  "found": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=2 \

@@ -1,0 +1,189 @@
+"""What DeepSpeed is told: its own configuration, worked out from a recipe and its batch. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.errors import Mistake, RequestError
+from launcher.plan.batch import BatchPlan
+from launcher.plan.stages import StagePlan
+from launcher.recipe.schema import Recipe
+
+_KEY = "parallel.deepspeed.config"
+_ELEMENT_BYTES = 4  # DeepSpeed counts the elements of a bucket, the recipe its bytes in fp32
+
+# The key of the recipe that says what a key of DeepSpeed's says.
+_SAID_BY = {
+    "train_batch_size": "batch.global",
+    "train_micro_batch_size_per_gpu": "batch.micro",
+    "gradient_accumulation_steps": "batch.global and batch.micro",
+    "gradient_clipping": "train.max_grad_norm",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "data_types": "train.accumulate_dtype",
+    "zero_optimization.stage": "parallel.deepspeed.stage",
+    "zero_optimization.reduce_bucket_size": "parallel.bucket_mb",
+    "zero_optimization.allgather_bucket_size": "parallel.bucket_mb",
+    "zero_optimization.offload_optimizer": "parallel.deepspeed.offload_optimizer",
+    "zero_optimization.offload_param": "parallel.deepspeed.offload_parameters",
+}
+# What would train otherwise than the recipe and its plan say.
+_OWNED = {
+    "optimizer": "the recipe's section optimizer says it",
+    "scheduler": "the recipe's section schedule says it, in updates",
+    "amp": "train.precision says it",
+    "torch_autocast": "train.precision says it",
+    "managed_gradient_accumulation": "the plan says where the window ends",
+    "data_efficiency": "the plan says who takes which samples",
+    "curriculum_learning": "the plan says who takes which samples",
+    "elasticity": "the plan says the batch",
+    "autotuning": "the plan says the batch",
+    "tensor_parallel": "the plan counts every rank as data-parallel",
+    "sequence_parallel_size": "the plan counts every rank as data-parallel",
+}
+
+
+def deepspeed_config(recipe: Recipe, batch: BatchPlan, stages: Sequence[StagePlan]) -> dict[str, Any]:
+    """The configuration, as DeepSpeed's JSON file has it, with what the recipe adds to it.
+
+    Args:
+        recipe: the recipe.
+        batch: its worked-out batch.
+        stages: its global batches.
+
+    Raises:
+        RequestError: `parallel.deepspeed.config` contradicts the recipe.
+    """
+    # Told of one micro-step where there are more, it would take, when it offloads, the norm of the last one's gradient.
+    own = _own_config(recipe, batch, most_steps=max(max(stage.micro_steps) for stage in stages))
+    mistakes = list(_contradictions(recipe, batch, own))
+    if mistakes:
+        raise RequestError(mistakes)
+    added = {key: value for key, value in recipe.parallel.deepspeed.config.items() if key != "train_batch_size"}
+    return _merged(own, added)
+
+
+@dataclass(frozen=True)
+class ZeroTraffic:
+    """What a ZeRO stage hands to the network for each update, of one rank.
+
+    Attributes:
+        times: how often the gradients are reduced: once, or in each of the K micro-steps.
+        element_bytes: of one element of what is reduced or gathered: half precision travels as it is.
+        reduced_bytes: gradients handed to reductions.
+        gathered_bytes: parameters that gathers give: once after the step from stage 1 on, since every rank has stepped
+            on a part; at stage 3 in each micro-step, before its forward and before its backward pass. Parameters that
+            are too small to be worth it stay whole, and are counted all the same.
+    """
+
+    times: int
+    element_bytes: int
+    reduced_bytes: int
+    gathered_bytes: int
+
+
+def zero_traffic(recipe: Recipe, batch: BatchPlan) -> ZeroTraffic | None:
+    """What DeepSpeed hands to the network; None for other engines, for one rank, and for an unknown model.
+
+    Args:
+        recipe: the recipe.
+        batch: its worked-out batch.
+    """
+    parameters, train = recipe.model.parameters, recipe.train
+    if recipe.parallel.engine != "deepspeed" or batch.world_size == 1 or parameters is None:
+        return None
+    stage = recipe.parallel.deepspeed.stage
+    element = 4 if train.precision == "fp32" else 2
+    times = batch.accumulation if recipe.parallel.abilities.reduces == "micro-step" else 1
+    gathers = (0, 1, 1, 2 * batch.accumulation)[stage]
+    return ZeroTraffic(times, element, parameters * element * times, parameters * element * gathers)
+
+
+def refuse_what_a_cpu_lacks(recipe: Recipe, device: str) -> None:
+    """Refuse what DeepSpeed does not do without a GPU.
+
+    Args:
+        recipe: the recipe.
+        device: where the run trains.
+
+    Raises:
+        RequestError: fp16, to which it says "Type fp16 is not supported on your device" (0.19.8).
+    """
+    if recipe.parallel.engine == "deepspeed" and recipe.train.precision == "fp16" and device == "cpu":
+        what = "DeepSpeed does not support fp16 on a CPU"
+        raise RequestError([Mistake("train.precision", what, "Set train.precision=bf16, or launch.device=cuda")])
+
+
+def _own_config(recipe: Recipe, batch: BatchPlan, most_steps: int) -> dict[str, Any]:
+    settings, precision = recipe.parallel.deepspeed, recipe.train.precision
+    bucket = int(recipe.parallel.bucket_mb * 2**20 / _ELEMENT_BYTES)
+    zero: dict[str, Any] = {
+        "stage": settings.stage,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+    }
+    if settings.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if settings.offload_parameters:
+        zero["offload_param"] = {"device": "cpu"}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": batch.micro,
+        "gradient_accumulation_steps": most_steps,
+        "gradient_clipping": recipe.train.max_grad_norm or 0.0,  # left out, it would clip at 1.0
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+        "zero_allow_untested_optimizer": True,  # those of torch, which the recipe names
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+    }
+    if precision == "bf16":
+        config["bf16"]["check_grad_overflow"] = recipe.guard.non_finite != "off"
+    if recipe.train.accumulate_dtype is not None and precision != "fp32":
+        config["data_types"] = {"grad_accum_dtype": recipe.train.accumulate_dtype}
+    return config
+
+
+def _contradictions(recipe: Recipe, batch: BatchPlan, own: Mapping[str, Any]) -> Iterator[Mistake]:
+    user = recipe.parallel.deepspeed.config
+    for key, why in _OWNED.items():
+        if key in user:
+            yield Mistake(f"{_KEY}.{key}", f"cannot be {json.dumps(user[key])}: {why}", "Delete it")
+    whole = {**own, "train_batch_size": batch.global_}
+    zero = {"offload_optimizer": None, "offload_param": None, **own["zero_optimization"]}
+    yield from _differing({**whole, "zero_optimization": zero}, user, "")
+
+
+def _differing(own: Mapping[str, Any], user: Mapping[str, Any], path: str) -> Iterator[Mistake]:
+    """What the user's configuration says otherwise than the recipe; `auto` agrees with everything."""
+    for key, value in user.items():
+        place = f"{path}{key}"
+        if key not in own or value == "auto" or value == own[key]:
+            continue
+        if isinstance(own[key], Mapping) and isinstance(value, Mapping):
+            yield from _differing(own[key], value, f"{place}.")
+            continue
+        source = _source(place)
+        by = f"by {source} it is" if source else "the launcher sets"
+        cure = f"Delete it, and set {source}" if source else "Delete it"
+        yield Mistake(f"{_KEY}.{place}", f"is {json.dumps(value)}, and {by} {json.dumps(own[key])}", cure)
+
+
+def _source(place: str) -> str:
+    while place and place not in _SAID_BY:
+        place = place.rpartition(".")[0]
+    return _SAID_BY.get(place, "")
+
+
+def _merged(own: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(own)
+    for key, value in user.items():
+        if isinstance(merged.get(key), Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(merged[key], value)
+        elif value != "auto" or key not in merged:
+            merged[key] = value
+    return merged

@@ -1,0 +1,184 @@
+"""What DeepSpeed is told, and what a recipe may add to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.cli.plan_text import gradient_lines, window_lines
+from launcher.errors import RequestError
+from launcher.launch import deepspeed as launching
+from launcher.launch.build import build_launch
+from launcher.launch.deepspeed import refuse_missing_deepspeed
+from launcher.plan.planner import Plan, make_plan
+from launcher.plan.topology import Machine, Topology
+from launcher.rundir.layout import RunDirectory
+from tests.recipe.folder import RECIPE, load, refusal
+
+TOLD = """{
+  "train_micro_batch_size_per_gpu": 2,
+  "gradient_accumulation_steps": 2,
+  "gradient_clipping": 0.0,
+  "steps_per_print": null,
+  "wall_clock_breakdown": false,
+  "zero_allow_untested_optimizer": true,
+  "zero_force_ds_cpu_optimizer": false,
+  "zero_optimization": {
+    "stage": 3,
+    "reduce_bucket_size": 6553600,
+    "allgather_bucket_size": 6553600,
+    "offload_optimizer": {
+      "device": "cpu"
+    },
+    "overlap_comm": false
+  },
+  "bf16": {
+    "enabled": true,
+    "check_grad_overflow": true
+  },
+  "fp16": {
+    "enabled": false
+  }
+}
+"""
+
+
+def plan_of(folder: Path, *overrides: str, device: str = "cpu", world: int = 2) -> Plan:
+    recipe = load(folder, RECIPE, "parallel.engine=deepspeed", *overrides).recipe
+    return make_plan(recipe, Topology.model_validate({"nodes": 1, "nproc_per_node": world, "device": device}))
+
+
+def config_of(folder: Path, *overrides: str) -> dict[str, Any]:
+    run = RunDirectory(folder / "run")
+    spec = build_launch(plan_of(folder, *overrides), run, Machine(cpus=8, gpus=0), {}, "python")
+    assert spec.env["DS_ACCELERATOR"] == "cpu"
+    config: dict[str, Any] = json.loads(spec.files[run.deepspeed_config])
+    return config
+
+
+def test_the_file_is_written_from_the_plan(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    settings = (
+        "parallel.deepspeed={stage: 3, offload_optimizer: true, config: {zero_optimization: {overlap_comm: false}}}",
+        "train.precision=bf16",
+    )
+    spec = build_launch(plan_of(tmp_path, *settings), run, Machine(cpus=8, gpus=0), {}, "python")
+    assert spec.files[run.deepspeed_config] == TOLD
+
+
+def test_other_engines_have_no_such_file(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    plan = plan_of(tmp_path, "parallel.engine=ddp")
+    spec = build_launch(plan, run, Machine(cpus=8, gpus=0), {}, "python")
+    assert run.deepspeed_config not in spec.files
+    assert "DS_ACCELERATOR" not in spec.env
+
+
+def test_clipping_is_always_written(tmp_path: Path) -> None:
+    assert config_of(tmp_path)["gradient_clipping"] == 0.0  # left out, DeepSpeed clips at 1.0
+    assert config_of(tmp_path, "train.max_grad_norm=0.5")["gradient_clipping"] == 0.5
+
+
+def test_it_is_told_of_the_most_micro_steps_of_any_window(tmp_path: Path) -> None:
+    settings = ("data.samples=100", "batch.schedule=[{global: 24, updates: 2}]")
+    assert config_of(tmp_path, *settings)["gradient_accumulation_steps"] == 6
+
+
+def test_what_agrees_is_merged(tmp_path: Path) -> None:
+    added = "{train_batch_size: 8, gradient_clipping: auto, zero_optimization: {stage: 1, round_robin_gradients: true}}"
+    config = config_of(tmp_path, f"parallel.deepspeed.config={added}")
+    assert "train_batch_size" not in config  # DeepSpeed works it out from its own numbers
+    assert config["gradient_clipping"] == 0.0
+    assert config["zero_optimization"]["stage"] == 1
+    assert config["zero_optimization"]["round_robin_gradients"] is True
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (
+            "{gradient_clipping: 0.3}",
+            "gradient_clipping: is 0.3, and by train.max_grad_norm it is 0.0. Delete it, and",
+        ),
+        ("{train_batch_size: 7}", "train_batch_size: is 7, and by batch.global it is 8."),
+        (
+            "{gradient_accumulation_steps: 1}",
+            "gradient_accumulation_steps: is 1, and by batch.global and batch.micro it is 2.",
+        ),
+        (
+            "{zero_optimization: {stage: 2}}",
+            "zero_optimization.stage: is 2, and by parallel.deepspeed.stage it is 1.",
+        ),
+        (
+            "{zero_optimization: {offload_optimizer: {device: nvme}}}",
+            'offload_optimizer: is {"device": "nvme"}, and by parallel.deepspeed.offload_optimizer it is null.',
+        ),
+        ("{bf16: {enabled: true}}", "bf16.enabled: is true, and by train.precision it is false."),
+        (
+            "{optimizer: {type: Adam}}",
+            'optimizer: cannot be {"type": "Adam"}: the recipe\'s section optimizer says it.',
+        ),
+        ("{managed_gradient_accumulation: false}", "cannot be false: the plan says where the window ends."),
+        ("{steps_per_print: 10}", "steps_per_print: is 10, and the launcher sets null. Delete it."),
+    ],
+)
+def test_what_contradicts_the_recipe_is_refused(tmp_path: Path, added: str, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(tmp_path, f"parallel.deepspeed.config={added}")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("parallel.deepspeed.config.")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{stage: 0, offload_optimizer: true}", "ZeRO stage 0 shares out nothing, and offloads nothing"),
+        ("{stage: 2, offload_parameters: true}", "ZeRO stage 2 keeps the parameters whole on every rank"),
+    ],
+)
+def test_what_a_stage_lacks_is_refused(tmp_path: Path, settings: str, said: str) -> None:
+    (sentence,) = refusal(tmp_path, RECIPE, "parallel.engine=deepspeed", f"parallel.deepspeed={settings}")
+    assert said in sentence
+
+
+def test_half_precision_at_stage_0_is_refused(tmp_path: Path) -> None:
+    settings = ("parallel.engine=deepspeed", "parallel.deepspeed.stage=0", "train.precision=bf16")
+    (sentence,) = refusal(tmp_path, RECIPE, *settings)
+    assert "ZeRO stage 0 trains in fp32 only here, not in bf16. Set parallel.deepspeed.stage=1" in sentence
+
+
+def test_fp16_on_a_cpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="DeepSpeed does not support fp16 on a CPU"):
+        plan_of(tmp_path, "train.precision=fp16")
+    assert plan_of(tmp_path, "train.precision=fp16", device="cuda").zero_traffic is None
+
+
+def test_a_missing_package_is_told_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = plan_of(tmp_path).recipe
+    refuse_missing_deepspeed(recipe)
+    monkeypatch.setattr(launching, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"pip install 'launcher\[deepspeed\]'"):
+        refuse_missing_deepspeed(recipe)
+    refuse_missing_deepspeed(plan_of(tmp_path, "parallel.engine=ddp").recipe)
+
+
+@pytest.mark.parametrize(
+    ("stage", "reduced", "gathered"), [(0, 4000, 0), (1, 4000, 4000), (2, 8000, 4000), (3, 8000, 16000)]
+)
+def test_the_plan_says_what_crosses_the_network(tmp_path: Path, stage: int, reduced: int, gathered: int) -> None:
+    plan = plan_of(tmp_path, f"parallel.deepspeed.stage={stage}", "model.parameters=1000")
+    assert plan.reduction is not None and plan.zero_traffic is not None
+    assert plan.reduction.bytes_per_update == reduced
+    assert plan.zero_traffic.gathered_bytes == gathered
+    lines = {label: (value, source) for label, value, source in gradient_lines(plan)}
+    assert ("no_sync" in lines) == (stage >= 2)
+    assert ("without no_sync" in lines) == (stage < 2)
+    assert [boxes for _, _, boxes in window_lines(plan)] == (["■■"] * 2 if stage >= 2 else ["□■"] * 2)
+
+
+def test_half_precision_travels_as_it_is(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "train.precision=bf16", "model.parameters=1000")
+    assert plan.reduction is not None and plan.reduction.bytes_per_update == 2000

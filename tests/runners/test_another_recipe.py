@@ -1,0 +1,179 @@
+"""No run goes on with what another recipe has learned, unless it is asked to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.request import Request, read_request
+from launcher.cli.run_elastic import run_elastic
+from launcher.cli.run_here import RunChoice, run_here
+from launcher.errors import RequestError, RunDirectoryUnusableError
+from launcher.plan.changes import changes, recipe_mark
+from launcher.plan.planner import Plan, with_facts
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.durable import write_durably
+from launcher.rundir.identity import marks_of
+from launcher.rundir.layout import RunDirectory
+from launcher.rundir.lineage import RECIPE
+from launcher.rundir.status import RunStatus
+from launcher.runners.new_run import begin_new, has_begun
+from launcher.runners.resume import go_on, has_changed, take_up
+from launcher.trackers.wandb_id import wandb_id_of
+from tests.faults.table import Kind
+from tests.processes import ROOT
+
+MORTAL = ROOT / "tests/tasks/mortal.yaml"
+
+
+def request_of(*settings: str) -> Request:
+    return read_request(MORTAL, list(settings))
+
+
+def saved(run: RunDirectory, plan: Plan, update: int = 4, content: bytes = b"{}") -> Checkpoint:
+    """A checkpoint as the workers of a plan write it."""
+    store = Checkpoints(run, print)
+    folder = store.begin(update)
+    facts = {"training.json": write_durably(folder / "training.json", [content])}
+    return store.commit(folder, update, facts, {**marks_of(run), RECIPE: recipe_mark(plan)})
+
+
+def begun(folder: Path, plan: Plan, updates: int = 4) -> RunDirectory:
+    """A run that has made some updates, and saved the last."""
+    run = RunDirectory(folder)
+    folder.mkdir(parents=True)
+    run.plan.write_text(plan.to_json())
+    run.metrics.write_text("".join(f'{{"train/global_step": {step}}}\n' for step in range(1, updates + 1)))
+    RunStatus("failed", updates).write(run)
+    saved(run, plan, updates)
+    return run
+
+
+def delete_files(run: RunDirectory) -> None:
+    """As `rm RUN/*` does: not the folders, and not what begins with a dot."""
+    for path in run.path.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            path.unlink()
+
+
+@pytest.mark.fault(
+    Kind.DIRECTORY,
+    "the files of a run are deleted, and its checkpoints are not",
+    by="rm RUN/*; then a new run of another recipe",
+    outcome="refused, exit code 2; --resume auto with another recipe is refused too",
+)
+@pytest.mark.parametrize("elastic", [False, True], ids=["here", "elastic"])
+def test_no_new_run_begins_where_checkpoints_are(tmp_path: Path, elastic: bool) -> None:
+    nodes = ["launch.nodes=1:2"] if elastic else []
+    first, other = (request_of(f"optimizer.lr={rate}", *nodes) for rate in (0.01, 0.02))
+    delete_files(begun(tmp_path / "it", first.plan))
+    start = run_elastic if elastic else run_here
+    for request in (first, other):
+        with pytest.raises(RunDirectoryUnusableError, match="holds a run already"):
+            start(request, RunChoice(tmp_path, "it"))
+    with pytest.raises(RunDirectoryUnusableError, match=r"plan\.json is missing: .* Go on by --fork"):
+        start(other, RunChoice(tmp_path, "it", resume=True))
+
+
+@pytest.mark.parametrize("name", ["step_00000004", "bad_step_00000004.1", ".unfinished_step_00000004.1"])
+def test_whatever_is_among_the_checkpoints_is_of_a_run(tmp_path: Path, name: str) -> None:
+    run = RunDirectory(tmp_path)
+    assert not has_begun(run)
+    run.checkpoints.mkdir()
+    assert not has_begun(run)
+    (run.checkpoints / name).mkdir()
+    assert has_begun(run)
+
+
+def test_a_new_run_is_another_one_to_wandb(tmp_path: Path) -> None:
+    """Where only what begins with a dot is left of one that was deleted."""
+    run = RunDirectory(tmp_path)
+    before, ids = wandb_id_of(run), marks_of(run)
+    begin_new(run)
+    assert wandb_id_of(run) != before
+    assert marks_of(run)["run"] != ids["run"]
+
+
+def test_a_run_that_has_lost_its_plan_is_known_by_its_checkpoint(tmp_path: Path) -> None:
+    first, other = (request_of(f"optimizer.lr={rate}").plan for rate in (0.01, 0.02))
+    run = begun(tmp_path / "it", first)
+    run.plan.unlink()
+    assert not has_changed(run, first, fork=False)
+    assert take_up(run, first, fork=False, say=print) == 4
+    with pytest.raises(RunDirectoryUnusableError, match=r"plan\.json is missing"):
+        take_up(run, other, fork=False, say=print)
+    assert take_up(run, other, fork=True, say=print) == 4
+    assert wandb_id_of(run)
+
+
+def test_a_plan_that_cannot_be_read_now_is_not_taken_for_none(tmp_path: Path) -> None:
+    plan = request_of().plan
+    run = begun(tmp_path / "it", plan)
+    run.plan.unlink()
+    run.plan.mkdir()
+    for fork in (False, True):
+        with pytest.raises(RunDirectoryUnusableError, match="cannot be read now"):
+            has_changed(run, plan, fork=fork)
+
+
+@pytest.mark.fault(
+    Kind.DIRECTORY,
+    "the plan of a run is another one's, and its checkpoints are not",
+    by="a copied plan.json",
+    outcome="refused, exit code 2, naming the checkpoint; --fork goes on",
+)
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    first, other = (request_of(f"optimizer.lr={rate}").plan for rate in (0.01, 0.02))
+    run = begun(tmp_path / "it", first)
+    run.plan.write_text(other.to_json())
+    rows = run.metrics.read_bytes()
+    with pytest.raises(RequestError, match=r"step_00000004 was written with another recipe .* --fork"):
+        take_up(run, other, fork=False, say=print)
+    assert run.metrics.read_bytes() == rows
+    take_up(run, other, fork=True, say=print)
+    assert go_on(run, other, print) == 4  # as when a rank of the fork dies before it has saved anything
+    with pytest.raises(RequestError):
+        go_on(run, first.model_copy(update={"recipe": request_of("train.updates=7").plan.recipe}), print)
+
+
+def test_an_older_checkpoint_that_tells_no_recipe_is_taken(tmp_path: Path) -> None:
+    plan = request_of().plan
+    run = RunDirectory(tmp_path)
+    store = Checkpoints(run, print)
+    folder = store.begin(4)
+    store.commit(folder, 4, {"training.json": write_durably(folder / "training.json", [b"{}"])}, marks_of(run))
+    run.plan.write_text(plan.to_json())
+    assert take_up(run, plan, fork=False, say=print) == 4
+    run.plan.unlink()
+    with pytest.raises(RunDirectoryUnusableError, match=r"plan\.json is missing"):
+        take_up(run, plan, fork=False, say=print)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimizer.lr=0.02",
+        "train.updates=9",
+        "batch.global=24",
+        "train.seed=1",
+        "launch.nproc_per_node=3",
+        "batch.micro=2",
+        "checkpoint.keep=5",
+        "optimizer.lr=0.01",
+    ],
+)
+def test_the_mark_of_a_recipe_is_another_one_where_a_run_is_refused(setting: str) -> None:
+    begun_with, now = request_of().plan, request_of(setting).plan
+    assert (recipe_mark(begun_with) != recipe_mark(now)) == bool(list(changes(begun_with, now)))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_a_worker_gives_a_recipe_the_mark_that_the_launcher_gives_it(path: Path) -> None:
+    try:
+        plan = read_request(path, []).plan
+    except RequestError:
+        pytest.skip("not for this machine")
+    found = with_facts(plan, samples=plan.recipe.data.samples or 10**6, parameters=plan.recipe.model.parameters or 9)
+    read = Plan.model_validate_json(found.to_json())
+    assert recipe_mark(plan) == recipe_mark(found) == recipe_mark(read)
