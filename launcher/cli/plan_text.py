@@ -204,7 +204,8 @@ def gradient_lines(plan: Plan) -> Iterator[Line]:
         why = "when all ranks know that the window fitted (batch.on_out_of_memory: halve)"
         yield "when", "after", f"the last backward and not during it, {why}"
     if plan.recipe.train.accumulate_dtype is not None:
-        after = "" if plan.topology.world_size == 1 else ", whose gradients are reduced after the last backward"
+        late = plan.recipe.parallel.engine == "ddp" and plan.topology.world_size > 1
+        after = ", whose gradients are reduced after the last backward" if late else ""
         yield "added up in", "fp32", f"train.accumulate_dtype: also those of bf16 and fp16 parameters{after}"
     yield from _exact_lines(plan)
 

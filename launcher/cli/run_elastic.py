@@ -30,13 +30,13 @@ from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
 from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
-from launcher.runners.fork import kept_unless_begun
+from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome, cut_short
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up
+from launcher.runners.resume import as_it_fits, ending_on_record, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -112,7 +112,10 @@ class _Launcher:
     def lead(self, taken_over: bool) -> _Ended:
         """Lead the run, whose directory is held, until it ends or a signal ends this launcher."""
         run, plan, say = self._run, self._request.plan, self._console.print
-        resumed = taken_over or (self._choice.resume and has_begun(run))
+        begun = has_begun(run)
+        if begun and not taken_over:
+            settle_fork(run)
+        resumed = taken_over or (self._choice.resume and begun)
         fork = self._choice.fork
         if resumed and is_done(run) and (taken_over or not has_changed(run, plan, fork=fork)):
             say(f"done: {shown_path(run.path)} has gone to its end")
@@ -126,13 +129,14 @@ class _Launcher:
         if taken_over:
             say("the launcher that led the run is gone: this one leads it now")
         say(f"run: {shown_path(run.path)}")
-        with kept_unless_begun(run, fork=resumed and fork and not taken_over):
+        with ending_on_record(run), kept_unless_begun(run, fork=resumed and fork and not taken_over):
+            update = 0
             if resumed:
                 update = go_on(run, plan, say) if taken_over else take_up(run, plan, fork=fork, say=say)
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
-                return self._rounds(taken_over=resumed)
+                return self._rounds(update, taken_over=resumed)
             except LauncherError as error:  # no other launcher would fare better
                 Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
                 raise
@@ -183,10 +187,11 @@ class _Launcher:
             self._console.print(f"{status.state if status else 'ended'}: {shown_path(self._run.path)}")
         return code
 
-    def _rounds(self, *, taken_over: bool) -> _Ended:
+    def _rounds(self, update: int, *, taken_over: bool) -> _Ended:
         """Round after round, each with the machines that are there, until the run ends or this launcher has to.
 
         Args:
+            update: the update that the run goes on after.
             taken_over: whether the run has been taken over for the first of them, as it is where it was taken up.
         """
         run, say = self._run, self._console.print
@@ -198,7 +203,7 @@ class _Launcher:
                 return self._left(self._request.plan)
             number = read_generation(run) if taken_over else take_over(run)
             taken_over = True  # by `take_up`, for the next
-            round_ = Round(number, f"{own_address()}:{free_port()}", together.round)
+            round_ = Round(number, f"{own_address()}:{free_port()}", together.round, after=update)
             ended, lost = self._round(round_, together)
             outcome = ended.outcome
             if self._signals.received:
@@ -268,4 +273,4 @@ class _Launcher:
             node=self._me.name,
         )
         spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
-        return numbered(spec, round_.number)
+        return numbered(spec, round_.number, round_.after)

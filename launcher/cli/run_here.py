@@ -25,11 +25,19 @@ from launcher.rundir.checkpoints import newest_update
 from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
-from launcher.runners.fork import kept_unless_begun
+from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
 from launcher.runners.outcome import Outcome, cut_short, not_begun
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import as_it_fits, go_on, has_changed, is_done, take_up, unfinished_run
+from launcher.runners.resume import (
+    as_it_fits,
+    ending_on_record,
+    go_on,
+    has_changed,
+    is_done,
+    take_up,
+    unfinished_run,
+)
 from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
 from launcher.words import duration, least_or_most, plural
@@ -69,7 +77,10 @@ def run_here(request: Request, choice: RunChoice) -> int:
     run = chosen_directory(choice, plan.recipe.name)
     with listening() as signals, held(run):
         console = lasting_console(soft_wrap=True)
-        resumed = choice.resume and has_begun(run)
+        begun = has_begun(run)
+        if begun:
+            settle_fork(run)
+        resumed = choice.resume and begun
         if resumed and is_done(run) and not has_changed(run, plan, fork=choice.fork):
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
@@ -79,14 +90,15 @@ def run_here(request: Request, choice: RunChoice) -> int:
             plan = as_it_fits(plan, run)
             request = replace(request, plan=plan)
         announce(console, plan, run)
-        with kept_unless_begun(run, fork=resumed and choice.fork):
+        with ending_on_record(run), kept_unless_begun(run, fork=resumed and choice.fork):
             if resumed:
                 update = take_up(run, plan, fork=choice.fork, say=console.print)
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             else:
                 take_over(run)
+                update = 0
             began = monotonic()
-            outcome, display = _to_its_end(request, run, signals, console)
+            outcome, display = _to_its_end(request, run, signals, console, update)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -100,8 +112,13 @@ def chosen_directory(choice: RunChoice, recipe_name: str) -> RunDirectory:
     return create_run_directory(choice.runs, name, fresh=run_id is None)
 
 
-def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: Console) -> tuple[Outcome, Display]:
-    """Run, and when a rank fails go on from the last checkpoint while the recipe allows it and no signal comes."""
+def _to_its_end(
+    request: Request, run: RunDirectory, signals: Signals, console: Console, update: int
+) -> tuple[Outcome, Display]:
+    """Run after an update, and again after the last checkpoint when a rank fails, while the recipe allows it.
+
+    Not once a signal has come.
+    """
     plan = request.plan
     spec = build_launch(plan, run, request.machine, os.environ)
     limits = Limits.of(plan.recipe, plan.topology.world_size)
@@ -117,7 +134,7 @@ def _to_its_end(request: Request, run: RunDirectory, signals: Signals, console: 
             if signals.received:  # while a checkpoint was verified, say, which may take long
                 console.print(f"{Signal(signals.received[0]).name}: ending, before anything was started")
                 return not_begun(run), display
-            numbered_spec = numbered(spec, read_generation(run))
+            numbered_spec = numbered(spec, read_generation(run), update)
             outcome = watched(numbered_spec, run, display, signals, plan.recipe.launch.grace, limits)
         except OSError as error:
             if failed is None:

@@ -57,6 +57,13 @@ def build_launch(
     )
 
 
-def numbered(spec: LaunchSpec, generation: int) -> LaunchSpec:
-    """A launch with the number under which it has taken its run over."""
-    return replace(spec, env={**spec.env, **generation_environment(generation)})
+def numbered(spec: LaunchSpec, generation: int, after: int | None = None) -> LaunchSpec:
+    """A launch with the number under which it has taken its run over.
+
+    Args:
+        spec: the launch.
+        generation: the number.
+        after: the update that the run goes on after; 0 lets the workers load nothing, whatever there is. None leaves
+            it to them.
+    """
+    return replace(spec, env={**spec.env, **generation_environment(generation, after)})

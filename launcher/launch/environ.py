@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
+from launcher.rundir.generation import AFTER
 from launcher.rundir.generation import VARIABLE as GENERATION
 from launcher.rundir.layout import RunDirectory
 
 
-def generation_environment(number: int) -> dict[str, str]:
-    """The variable that tells workers which launch of the run they belong to."""
-    return {GENERATION: str(number)}
+def generation_environment(number: int, after: int | None) -> dict[str, str]:
+    """The variables that tell workers which launch of the run they belong to, and after which update it goes on."""
+    return {GENERATION: str(number), **({} if after is None else {AFTER: str(after)})}
 
 
 def launch_environment(
@@ -59,6 +60,8 @@ def launch_environment(
         variables["OMP_NUM_THREADS"] = str(max(1, machine.cpus // plan.topology.nproc_per_node))
     if plan.recipe.parallel.engine == "deepspeed":
         variables["DS_ACCELERATOR"] = plan.topology.device  # it would else take what it finds
+        if plan.topology.world_size == 1:
+            variables["LOCAL_RANK"] = "0"  # which it asks for, and accelerate does not tell one process
     if plan.topology.device == "cpu":
         variables["ACCELERATE_USE_CPU"] = "true"
         variables["CUDA_VISIBLE_DEVICES"] = ""

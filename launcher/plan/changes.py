@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from launcher.errors import Mistake
+from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan
 
 # What may be another one: it says where and how a run is made, and not what is trained.
@@ -19,6 +19,7 @@ _FREE = (
     "batch.global",
     "batch.micro",
     "batch.accumulation",
+    "batch.on_out_of_memory",
     "batch.schedule",
     "eval",
     "guard",
@@ -48,6 +49,24 @@ def changes(begun: Plan, now: Plan) -> Iterator[Mistake]:
     for key in {**before, **after}:
         if before.get(key) != after.get(key) and (not _is_free(key) or (exact and key in _FIXED_WHERE_EXACT)):
             yield _change(key, str(before.get(key)), str(after.get(key)))
+
+
+def refuse_past_end(plan: Plan, update: int) -> None:
+    """Keep a run from going on after its end, as a fork to fewer updates would; nothing where that is not known yet.
+
+    Args:
+        plan: the plan to go on with.
+        update: updates made.
+
+    Raises:
+        RequestError: more updates were made than the plan has.
+    """
+    updates = plan.length.updates
+    if updates is not None and update > updates:
+        train = plan.recipe.train
+        key = "train.updates" if train.updates else "train.samples" if train.samples else "train.epochs"
+        wrong = f"the run goes on after update {update:,}, and this recipe ends after {updates:,}"
+        raise RequestError([Mistake(key, wrong, "Give it more, or choose another --run-id to begin from the start")])
 
 
 def recipe_mark(plan: Plan) -> str:

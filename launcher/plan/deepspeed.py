@@ -23,7 +23,6 @@ _SAID_BY = {
     "gradient_clipping": "train.max_grad_norm",
     "bf16": "train.precision",
     "fp16": "train.precision",
-    "data_types": "train.accumulate_dtype",
     "zero_optimization.stage": "parallel.deepspeed.stage",
     "zero_optimization.reduce_bucket_size": "parallel.bucket_mb",
     "zero_optimization.allgather_bucket_size": "parallel.bucket_mb",
@@ -143,8 +142,6 @@ def _own_config(recipe: Recipe, batch: BatchPlan, most_steps: int) -> dict[str, 
     }
     if precision == "bf16":
         config["bf16"]["check_grad_overflow"] = recipe.guard.non_finite != "off"
-    if recipe.train.accumulate_dtype is not None and precision != "fp32":
-        config["data_types"] = {"grad_accum_dtype": recipe.train.accumulate_dtype}
     return config
 
 

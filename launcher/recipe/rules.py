@@ -255,6 +255,16 @@ def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
+def _blocks_to_compute_again(recipe: Recipe) -> Iterator[Mistake]:
+    fsdp = recipe.parallel.fsdp
+    if recipe.parallel.engine == "fsdp" and fsdp.checkpoint_activations and not fsdp.wrap:
+        yield Mistake(
+            "parallel.fsdp.checkpoint_activations",
+            "computes the blocks again that parallel.fsdp.wrap names, and it names none",
+            "Write for example parallel.fsdp.wrap=[Block], with the class of the model's blocks",
+        )
+
+
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -383,6 +393,7 @@ _RULES = (
     (_accelerate_reads_its_config, ("launch",)),
     (_deepspeed_stage_can, ("parallel", "train")),
     (_compiled_buckets, ("train", "parallel")),
+    (_blocks_to_compute_again, ("parallel",)),
     (_exact_says_it_all, ("train", "batch", "parallel")),
     (_elastic_goes_on, ("launch",)),
     (_elastic_saves, ("launch", "checkpoint")),

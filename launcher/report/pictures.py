@@ -164,10 +164,11 @@ def reduction_figure(record: RunRecord) -> Figure:
 
 def _without_no_sync(record: RunRecord) -> list[Point]:
     """One copy of the gradient for each micro-step. The plan's, where it is known: the count may be off."""
-    planned = record.plan.reduction
+    planned, accumulation = record.plan.reduction, record.plan.batch.accumulation
     points: list[Point] = []
     for row in record.rows:
-        copy = row.get("comm/allreduce_bytes") if planned is None else planned.bytes_per_update
+        # An engine that reduces in every micro-step has no saving: what it reduces per update is no single copy.
+        copy = row.get("comm/allreduce_bytes") if planned is None else planned.bytes_without_no_sync / accumulation
         steps = row.get("batch/micro_steps")
         points.append((update_of(row), None if copy is None or steps is None else copy * steps))
     return points

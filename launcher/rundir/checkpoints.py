@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -109,12 +109,12 @@ class Checkpoints:
             OSError: it cannot be written.
             StaleWriterError: a later launch has taken the run over.
         """
-        manifest = Manifest(update, self._generation.own, files, marks or {}).to_text()
-        write_durably(unfinished / MANIFEST, [manifest.encode()])
+        manifest = Manifest(update, self._generation.own, files, marks or {})
+        write_durably(unfinished / MANIFEST, [manifest.to_text().encode()])
         sync_folder(unfinished)
         final = self._folder / _name(update)
         if final.exists():
-            if self._verdict(final) is None:  # the same updates were made again: it is as good as this one
+            if self._holds(final, manifest):  # the same updates were made again, bit for bit
                 self.abandon(unfinished)
                 return Checkpoint(final, update)
             self._generation.check()
@@ -129,11 +129,14 @@ class Checkpoints:
         """Remove what could not be committed, as far as that can be done."""
         shutil.rmtree(unfinished, ignore_errors=True)
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self, up_to: int | None = None) -> Checkpoint | None:
         """The newest checkpoint that is as it was written, for a launch that holds the run.
 
         Newer ones that are not are set aside and named. What the system does not let read now is named and left as it
         is. Where none is left, one that was set aside and is good after all is taken back.
+
+        Args:
+            up_to: the update of the newest that may be used; None for any.
 
         Returns:
             The checkpoint, or None if there was never one.
@@ -141,7 +144,7 @@ class Checkpoints:
         Raises:
             NoCheckpointError: there were some, and none can be used, or read now.
         """
-        return self._found(changing=True)
+        return self._found(changing=True, up_to=up_to)
 
     def look(self) -> Checkpoint | None:
         """As `newest`, but nothing is renamed: for who does not hold the run.
@@ -149,12 +152,15 @@ class Checkpoints:
         Raises:
             NoCheckpointError: there were some, and none can be used, or read now.
         """
-        return self._found(changing=False)
+        return self._found(changing=False, up_to=None)
 
-    def _found(self, *, changing: bool) -> Checkpoint | None:
+    def _found(self, *, changing: bool, up_to: int | None) -> Checkpoint | None:
         bad: list[_Verdict] = []
         try:
-            folders, asides = self._all(), self._asides()
+            folders, asides = (
+                [folder for folder in found if up_to is None or _update_of(folder) <= up_to]
+                for found in (self._all(), self._asides())
+            )
         except OSError as error:
             raise NoCheckpointError(f"{self._folder} cannot be read now: {error.strerror}. Try again.") from None
         for folder in folders:
@@ -183,6 +189,16 @@ class Checkpoints:
                 "with another --run-id."
             )
         return None
+
+    def leave_behind(self, checkpoint: Checkpoint) -> None:
+        """Set aside what is newer than the checkpoint that the run goes on with.
+
+        It could not be read for a while, say: the updates are made again, perhaps on other ranks or with another
+        recipe, and a checkpoint of later ones that was made before is then none of theirs.
+        """
+        for folder in self._all():
+            if _update_of(folder) > checkpoint.update:
+                self._set_aside(folder)
 
     def prune(self, keep: int) -> None:
         """Delete old checkpoints, as soon as so many newer ones are good; what cannot be deleted is said, and stays.
@@ -218,6 +234,16 @@ class Checkpoints:
         self._good.add(folder)
         return None
 
+    def _holds(self, folder: Path, manifest: Manifest) -> bool:
+        """Whether a good checkpoint is the one of a manifest, but for who has written it."""
+        if self._verdict(folder) is not None:
+            return False
+        try:
+            found = Manifest.from_text((folder / MANIFEST).read_bytes())
+        except (OSError, BadCheckpointError):
+            return False
+        return replace(found, generation=manifest.generation) == manifest
+
     def _all(self) -> list[Path]:
         """Folders that look like checkpoints, the newest first."""
         named = [folder for folder in self._entries() if _STEP.fullmatch(folder.name)]
@@ -238,6 +264,7 @@ class Checkpoints:
             return []
 
     def _set_aside(self, folder: Path) -> None:
+        self._good.discard(folder)
         asides = (folder.with_name(f"{_BAD}{folder.name}.{number}") for number in count(1))
         with suppress(OSError):  # where nothing can be written it stays, and is passed over again
             folder.rename(next(aside for aside in asides if not aside.exists()))

@@ -11,6 +11,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.manifest import MANIFEST, BadCheckpointError, Manifest
 
 VARIABLE = "LAUNCHER_GENERATION"  # in which a launch tells its workers its number
+AFTER = "LAUNCHER_AFTER"  # and the update that it goes on after, 0 from the start
 _COPIES = 3  # of the number in its file: whichever bit of it flips, two are left that agree
 
 
@@ -27,13 +28,19 @@ class DamagedGenerationError(OSError):
 class Generation:
     """The number of the launch that this process belongs to.
 
+    Attributes:
+        own: the number.
+        after: the update that the launch goes on after, 0 from the start; None where its workers are to find out.
+
     Args:
         run: the directory of the run.
         own: the number; by default that of the last launch.
+        after: the update.
     """
 
-    def __init__(self, run: RunDirectory, own: int | None = None) -> None:
+    def __init__(self, run: RunDirectory, own: int | None = None, after: int | None = None) -> None:
         self._run = run
+        self.after = after
         self.own = read_generation(run) if own is None else own
 
     @staticmethod
@@ -42,8 +49,8 @@ class Generation:
 
         Where nobody took the run over it is the number at the time of the call.
         """
-        told = environ.get(VARIABLE)
-        return Generation(run, None if told is None else int(told))
+        own, after = (None if told is None else int(told) for told in map(environ.get, (VARIABLE, AFTER)))
+        return Generation(run, own, after)
 
     def check(self) -> None:
         """Make sure that this is still the last launch.

@@ -88,8 +88,13 @@ class RunDirectory:
         return self.path / ".run_id"
 
     @property
+    def before_fork(self) -> Path:
+        """Folder of what the run was begun with, until a fork of it has made an update."""
+        return self.path / ".before_fork"
+
+    @property
     def forked(self) -> Path:
-        """After which update a fork began, and with which recipe."""
+        """Where and with which recipe the run was forked last."""
         return self.path / ".forked.json"
 
     @property

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 from launcher.errors import Mistake, RequestError
-from launcher.rundir.checkpoints import Checkpoint
+from launcher.rundir.checkpoints import Checkpoint, newest_update
 from launcher.rundir.identity import marks_in
 from launcher.rundir.layout import RunDirectory, write_atomically
 
 RECIPE = "recipe"  # the mark of a checkpoint that says it, as a hash of what a run cannot change unnoticed
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A fork: its recipe, updates made before it, and the size of metrics.jsonl by then."""
+
+    recipe: str
+    after: int
+    bytes: int
 
 
 def is_of_recipe(run: RunDirectory, checkpoint: Checkpoint, recipe: str) -> bool:
@@ -52,20 +63,36 @@ def note_fork(run: RunDirectory, recipe: str, after: int) -> None:
     """Let a fork go on with the checkpoints up to the one that it begins after, also when it is started again.
 
     Args:
-        run: the directory of the run, which is held.
+        run: the directory of the run, which is held; its rows are cut.
         recipe: the hash of the recipe of the fork.
         after: updates made by then.
 
     Raises:
         OSError: it cannot be noted.
     """
-    write_atomically(run.forked, json.dumps({RECIPE: recipe, "after": after}) + "\n", lasting=True)
+    noted = {RECIPE: recipe, "after": after, "bytes": _size(run.metrics)}
+    write_atomically(run.forked, json.dumps(noted) + "\n", lasting=True)
+
+
+def fork_has_begun(run: RunDirectory) -> bool:
+    """Whether the fork that was noted last has made an update: there is a row of it, or a checkpoint."""
+    noted = _noted(run)
+    return noted is not None and (_size(run.metrics) > noted.bytes or newest_update(run) > noted.after)
 
 
 def _forked_after(run: RunDirectory, recipe: str) -> int:
     """The update that a fork with a recipe began after; -1 where there is no such fork."""
+    noted = _noted(run)
+    return noted.after if noted is not None and noted.recipe == recipe else -1
+
+
+def _noted(run: RunDirectory) -> _Noted | None:
     try:
         noted = json.loads(run.forked.read_bytes())
-        return int(noted["after"]) if noted[RECIPE] == recipe else -1
+        return _Noted(recipe=str(noted[RECIPE]), after=int(noted["after"]), bytes=int(noted["bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return -1
+        return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

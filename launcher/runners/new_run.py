@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -70,7 +71,8 @@ def begin_new(run: RunDirectory) -> None:
             f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
         )
     try:
-        for path in (run.identity, run.wandb_id, run.data):
+        for path in (run.identity, run.wandb_id, run.data, run.forked):
             path.unlink(missing_ok=True)
+        shutil.rmtree(run.before_fork, ignore_errors=True)
     except OSError as error:
         raise RunDirectoryUnusableError(f"{run.path} cannot be made ready: {error.strerror}.") from None

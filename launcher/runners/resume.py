@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from launcher.errors import RequestError, RunDirectoryUnusableError
-from launcher.plan.changes import changes, recipe_mark
+from launcher.errors import LauncherError, RequestError, RunDirectoryUnusableError
+from launcher.plan.changes import changes, recipe_mark, refuse_past_end
 from launcher.plan.fitting import Findings
 from launcher.plan.planner import Plan, with_found
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
@@ -20,6 +22,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.lineage import is_of_recipe, note_fork, refuse_other_recipe, tells_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
+from launcher.runners.fork import forget_if_begun
 
 Say = Callable[[str], None]
 _MADE_UP = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?$")  # the end of an id that was not chosen
@@ -76,7 +79,7 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the recipe has changed, with each change; or the checkpoint is of another run.
+        RequestError: the recipe has changed, with each change; or the checkpoint is of another run, or past its end.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     changed = has_changed(run, plan, fork=fork)
@@ -122,7 +125,7 @@ def go_on(run: RunDirectory, plan: Plan, say: Say) -> int:
         The update that the run goes on after; 0 from the start.
 
     Raises:
-        RequestError: the checkpoint is of another run, or of another recipe.
+        RequestError: the checkpoint is of another run or recipe, or past the end of the plan.
         NoCheckpointError: there are checkpoints, and none can be used.
     """
     checkpoint = _taken_over(run, plan, say, fork=False)
@@ -132,12 +135,16 @@ def go_on(run: RunDirectory, plan: Plan, say: Say) -> int:
 def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Checkpoint | None:
     """The checkpoint that a run goes on with, once its directory is ready for that, as `go_on` says."""
     _put_logs_aside(run, take_over(run) - 1)
-    checkpoint = Checkpoints(run, say).newest()
+    forget_if_begun(run)
+    checkpoints = Checkpoints(run, say)
+    checkpoint = checkpoints.newest()
     if checkpoint:
         refuse_foreign(run, checkpoint)
         if not fork:
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
+        refuse_past_end(plan, checkpoint.update)
         restore_identity(run, checkpoint)
+        checkpoints.leave_behind(checkpoint)
     update = checkpoint.update if checkpoint else 0
     cut_rows(run.metrics, update, say)
     for left in (run.failures, run.heartbeats):
@@ -185,6 +192,23 @@ def _cannot_be_compared(why: str, fork: bool) -> bool:
     raise RunDirectoryUnusableError(
         f"{why}: what the run was begun with cannot be compared. Go on by --fork, or choose another --run-id."
     )
+
+
+@contextmanager
+def ending_on_record(run: RunDirectory) -> Iterator[None]:
+    """Let `status.json` not say that a run goes on which cannot be taken up, after a launcher that was killed.
+
+    Args:
+        run: the directory of the run, which is held.
+    """
+    try:
+        yield
+    except LauncherError as error:
+        status = RunStatus.read(run)
+        if status is not None and status.state == "running":
+            with suppress(OSError):  # what was wrong is told in any case
+                replace(status, state="failed", exit_code=int(error.exit_code)).write(run)
+        raise
 
 
 def _put_logs_aside(run: RunDirectory, launch: int) -> None:

@@ -18,12 +18,14 @@ class Round:
         nodes: names of the launchers that take part; none while the next round is prepared, and what still runs of the
             last one is to end.
         exit_code: of the run, when it has ended for all.
+        after: the update that the run goes on after.
     """
 
     number: int
     endpoint: str = ""
     nodes: tuple[str, ...] = ()
     exit_code: int | None = None
+    after: int | None = None
 
     def publish(self, run: RunDirectory) -> None:
         """Tell the other launchers."""

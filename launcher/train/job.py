@@ -145,7 +145,7 @@ def build_job(
     scaler: torch.amp.GradScaler | None = None
     if recipe.parallel.engine == "deepspeed":
         config = deepspeed_config(recipe, plan.batch, plan.stages)
-        engine = zero = DeepspeedEngine(materials.model.to(device), device, config)
+        engine = zero = DeepspeedEngine(materials.model.to(device), device, config, recipe.parallel.timeout)
         scaler = zero.scaler
     else:
         engine = build_engine(recipe, materials.model, plan.topology.world_size, device, plan.topology.nodes)

@@ -10,6 +10,7 @@ import torch
 from launcher.plan.fitting import FoundMicro, even_micro, find_most
 from launcher.plan.windows import Window
 from launcher.train.accumulation import Accumulation, LoadedWindow, MicroBatchData
+from launcher.train.compiling import is_compiled
 from launcher.train.engines.single import SingleEngine
 from launcher.train.job import Job
 from launcher.train.kept_state import KeptTraining
@@ -52,6 +53,8 @@ def find_micro(job: Job, data: SampleSource, first_update: int, say: Say) -> Fou
     finally:
         let_go(job.engine.model, job.engine.device)
         kept.restore()
+        if is_compiled(job.engine.model):
+            torch.compiler.reset()  # what was compiled for many sizes is slower than for the one that is taken
     if not fits:
         raise NoMemoryError(
             "not even one sample fits: its forward, backward and optimizer step run out of memory. Use a smaller model "
@@ -78,6 +81,7 @@ class _Tries:
         self._job = job
         self._tell = tell
         self._alone = SingleEngine(job.engine.model, job.engine.device)
+        self._alone.hold(job.stepper.optimizer)
         self._losses = TaskLosses(job.task, recipe.multitask)
         self._max_norm = recipe.train.max_grad_norm
         self._batches = KeyedBatches(job.task, data, recipe.train.seed)
@@ -134,14 +138,12 @@ class _Tries:
     def _step(self) -> None:
         """A step that takes the memory of a real one and leaves numbers that the next try can go on with."""
         optimizer = self._job.stepper.optimizer
-        self._alone.clip(self._max_norm)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.zero_()
         set_learning_rate(optimizer, 0.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self._alone.step(optimizer, torch.amp.GradScaler(self._job.engine.device.type, enabled=False), self._max_norm)
 
 
 class _Patience:

@@ -69,6 +69,8 @@ class StepResult:
             "batch/world_size": self.window.world_size,
             "comm/allreduce_calls": self.reductions.calls,
             "comm/allreduce_bytes": self.reductions.bytes,
+            "comm/allgather_calls": self.reductions.gathers or None,
+            "comm/allgather_bytes": self.reductions.gathered_bytes or None,
             "throughput/samples_per_sec": self.window.samples * per_second,
             "throughput/tokens_per_sec": None if self.tokens_seen is None else self.items * per_second,
             "time/update": self.seconds,

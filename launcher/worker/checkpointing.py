@@ -235,7 +235,7 @@ def refuse_what_cannot_be_kept(model: nn.Module) -> None:
         raise RequestError([Mistake("task", str(cannot), cure)]) from None
 
 
-def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say) -> Checkpoint | None:
+def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say, told: int | None) -> Checkpoint | None:
     """The newest good checkpoint of a run, which rank 0 has verified; None where there is none.
 
     Args:
@@ -243,14 +243,15 @@ def checkpoint_to_resume(run: RunDirectory, rank: int, gather: Gather, say: Say)
         rank: this rank.
         gather: tells all ranks what each has.
         say: takes a sentence that the user should read.
+        told: the update that the launch says it goes on after, so that no newer one is used, and none at 0.
 
     Raises:
         NoCheckpointError: there are some, and none is good.
     """
     with ThreadPoolExecutor(max_workers=1) as beside:  # to verify a large one may take longer than ranks wait
-        work: Future[Any] = (
-            beside.submit(_attempt, lambda: Checkpoints(run, say).newest()) if rank == 0 else nothing_to_do()
-        )
+        work: Future[Any] = nothing_to_do()
+        if rank == 0 and told != 0:
+            work = beside.submit(_attempt, lambda: Checkpoints(run, say).newest(told))
         found: Checkpoint | _Failed | None = of_all_ranks(work, gather)[0]
     if isinstance(found, _Failed):
         raise OSError(f"the checkpoints cannot be read: {found.reason}")

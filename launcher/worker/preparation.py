@@ -58,8 +58,9 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation
     device = _device(plan, env)
     materials = build_materials(lambda: load_task(section), plan.recipe.train.seed)
     # DeepSpeed has a group also where one rank is alone.
-    grouped = env.world_size > 1 or plan.recipe.parallel.engine == "deepspeed"
-    group = process_group(device, plan.recipe.parallel.timeout) if grouped else nullcontext()
+    alone = env.world_size == 1
+    grouped = not alone or plan.recipe.parallel.engine == "deepspeed"
+    group = process_group(device, plan.recipe.parallel.timeout, alone) if grouped else nullcontext()
     tell: Gather = gather if env.world_size > 1 else lambda value: [value]
     with group:
         plan = _with_what_was_found(plan, run, tell)

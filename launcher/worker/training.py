@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from launcher.plan.changes import recipe_mark
+from launcher.plan.changes import recipe_mark, refuse_past_end
 from launcher.plan.planner import Plan
 from launcher.rundir.generation import Generation
 from launcher.rundir.identity import refuse_foreign, restore_identity
@@ -54,11 +54,12 @@ def run_training(
         if env.rank == 0:
             _say_what_was_found(plan, ready.materials)
         stop = StopFlag()
-        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print)
+        checkpoint = checkpoint_to_resume(run, env.rank, ready.gather, print, generation.after)
         first_update = checkpoint.update if checkpoint else 0
         if checkpoint:
             refuse_foreign(run, checkpoint)
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
+            refuse_past_end(plan, first_update)
         if env.rank == 0:
             generation.check()  # to verify a checkpoint may have taken long
             if checkpoint:

@@ -82,7 +82,7 @@ def prepare(documents: Iterable[str], tokenizer: Any, name: str, out: Path, vali
         for part, cure in (("train", "smaller"), ("val", "larger")):
             if not tokens[part]:
                 raise ValueError(f"no document fell to {part}: give more text, or a {cure} --validation")
-        meta = {"tokenizer": name, "vocabulary": vocabulary, "dtype": dtype.name, "tokens": tokens}
+        meta = {"tokenizer": name, "vocabulary": vocabulary, "end": end, "dtype": dtype.name, "tokens": tokens}
         (unfinished / "meta.json").write_text(json.dumps(meta) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
         unfinished.rename(out)

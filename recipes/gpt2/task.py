@@ -35,7 +35,8 @@ class Gpt2(Task):
         self.train = Blocks(folder, "train", meta, context)
         self.validation = Blocks(folder, "val", meta, context, at_most=eval_blocks)
         no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}  # no text is seen often enough for it
-        self.config = {"vocab_size": meta["vocabulary"], "n_positions": context, **no_dropout, **(config or {})}
+        of_data = {"vocab_size": meta["vocabulary"], "bos_token_id": meta["end"], "eos_token_id": meta["end"]}
+        self.config = {"n_positions": context, **of_data, **no_dropout, **(config or {})}
 
     def model(self) -> nn.Module:
         try:

@@ -145,7 +145,6 @@ CURVES: dict[str, tuple[str, ...]] = {
     "accelerate": ("parallel.engine=accelerate",),
     "fsdp": ("parallel.engine=fsdp", "parallel.fsdp.wrap=[Block]"),
     "accelerate, started by accelerate": ("parallel.engine=accelerate", "launch.method=accelerate"),
-    "compiled": ("train.compile=true",),
     **{
         f"deepspeed, ZeRO {stage}": ("parallel.engine=deepspeed", f"parallel.deepspeed.stage={stage}")
         for stage in range(4)

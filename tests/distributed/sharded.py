@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -85,6 +85,7 @@ class Result:
         gathered: the same of the all-gathers.
         seen: the two, as they were issued.
         blocks: that are gathered by themselves.
+        groups: these, and what is left of the model.
         padded_bytes: of the whole model, each parameter's rows filled up to a multiple of the ranks that share it.
         parts_error: relative difference of the squares of the ranks' own gradients from what they are.
     """
@@ -97,6 +98,7 @@ class Result:
     gathered: list[list[int]]
     seen: list[list[list[int]]]
     blocks: int
+    groups: int
     padded_bytes: int
     parts_error: float
 
@@ -106,7 +108,18 @@ def cases(world: int) -> list[Case]:
     return [Case(uneven, items, layout, "joint") for items, layout in HARDEST]
 
 
-ALL = [(world, kind, case) for world, of_world in KINDS.items() for kind in of_world for case in cases(world)]
+def refused(kind: Kind, case: Case) -> bool:
+    """Whether a block runs more than once in a micro-step, on what another one has made."""
+    return kind.settings.wrap == ("Linear",) and case.layout == "own forwards"
+
+
+ALL = [
+    (world, kind, case)
+    for world, of_world in KINDS.items()
+    for kind in of_world
+    for case in cases(world)
+    if not refused(kind, case)
+]
 
 
 @contextmanager
@@ -192,6 +205,7 @@ def measure(case: Case, kind: Kind, world: int) -> Result:
         gathered=gathered,
         seen=seen,
         blocks=len(engine._modules) - 1,
+        groups=len(engine._modules) - (kind.settings.wrap == ("Linear",)),  # then nothing is left for the root
         padded_bytes=padded,
         parts_error=max(parts),
     )
@@ -252,6 +266,55 @@ def unused() -> str:
     except RuntimeError as error:
         return str(error)
     return ""
+
+
+def used_twice() -> list[str]:
+    """What is said of a block that runs twice: first on the data, then on what another block has made."""
+    said = []
+    for second in (False, True):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+        engine = FsdpEngine(model, CPU, FsdpSection(wrap=("Linear",)))
+        try:
+            engine.micro_step(partial(_twice, second), boundary=True)
+            said.append("")
+        except RuntimeError as error:
+            said.append(str(error))
+    return said
+
+
+def _twice(on_its_own: bool, model: Any) -> Tensor:
+    data = torch.ones(1, 2)
+    first = model(data)
+    total: Tensor = first.sum() + model(first if on_its_own else data).sum()
+    return total
+
+
+def half() -> dict[str, Any]:
+    """Two micro-steps in bf16 beside the same in fp32, from the same parameters."""
+    inputs = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    gradients, counted = [], []
+    for kind in (None, torch.bfloat16):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 12))
+        engine = FsdpEngine(model, CPU, FsdpSection(wrap=("Linear",)), gathered_as=kind)
+        precision = nullcontext() if kind is None else torch.autocast("cpu", dtype=kind)
+        for boundary in (False, True):
+            engine.micro_step(partial(_square, inputs, precision), boundary=boundary)
+        counted.append(engine.reduce())
+        gradients.append(SUBJECT.gradient(engine))
+    whole_ones, halves = counted
+    return {
+        "error": relative(gradients[1], gradients[0]),
+        "kept as": {str(p.dtype) for p in model.parameters()} == {str(gradients[1].dtype)} == {"torch.float32"},
+        "reduced": halves.bytes / whole_ones.bytes,
+        "gathered": halves.gathered_bytes / whole_ones.gathered_bytes,
+    }
+
+
+def _square(inputs: Tensor, precision: AbstractContextManager[Any], model: nn.Module) -> Tensor:
+    with precision:
+        total: Tensor = model(inputs).float().square().sum()
+    return total
 
 
 def guarded(copies: int) -> str:
@@ -344,6 +407,8 @@ def main(out: Path) -> None:
         "evaluated": {str(samples): evaluated(samples) for samples in EVALUATED},
         "not finite": not_finite(world),
         "unused": unused(),
+        "used twice": used_twice(),
+        "half": half(),
         "guarded": guarded(2 if world == 4 else 1),
         "different models": different_models(),
         "states": states(),

@@ -37,7 +37,7 @@ def test_the_gradient_is_that_of_the_unsplit_batch(found: Worlds, world: int, ki
 def test_what_is_issued_is_counted(found: Worlds, world: int, kind: Kind, case: Case) -> None:
     for results in found[world]:
         result = results["measured"][f"{kind.name}/{case.name}"]
-        groups = result["blocks"] + 1
+        groups = result["groups"]
         deferred = kind.settings.defer_reduction
         times = [1 if deferred else steps for steps in result["micro_steps"]]
         calls = [groups * time for time in times]
@@ -52,7 +52,8 @@ def test_what_is_issued_is_counted(found: Worlds, world: int, kind: Kind, case: 
             ]
         if case.layout == "one" and not kind.settings.checkpoint_activations:
             twice = 2 if kind.settings.reshard_after_forward else 1
-            gathers = [(result["blocks"] * twice + 1) * steps for steps in result["micro_steps"]]
+            rest = groups - result["blocks"]  # gathered once
+            gathers = [(result["blocks"] * twice + rest) * steps for steps in result["micro_steps"]]
             assert [calls for calls, _ in result["gathered"]] == gathers
             assert all(
                 padded * steps <= size <= padded * steps * twice
@@ -83,6 +84,22 @@ def test_all_ranks_hear_of_a_gradient_that_overflows_on_one(found: Worlds, world
 def test_a_parameter_that_is_not_used_is_named(found: Worlds, world: int) -> None:
     for results in found[world]:
         assert results["unused"].startswith("not.weight has no gradient: the loss does not use every parameter.")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_block_that_runs_twice_is_refused_where_its_gradient_would_be_wrong(found: Worlds, world: int) -> None:
+    for results in found[world]:
+        on_data, on_its_own = results["used twice"]
+        assert not on_data
+        assert on_its_own.startswith("a Linear runs more than once in a micro-step, and fsdp would lose a part of its")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_half_precision_is_gathered_in_half_and_added_up_whole(found: Worlds, world: int) -> None:
+    for results in found[world]:
+        result = results["half"]
+        assert 1e-4 < result["error"] < 2e-2
+        assert (result["kept as"], result["reduced"], result["gathered"]) == (True, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -84,6 +84,7 @@ def test_workers_are_told_which_launch_they_belong_to(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     assert "LAUNCHER_GENERATION" not in spec.env  # a dry run takes no run over
     assert numbered(spec, 3).env == {**spec.env, "LAUNCHER_GENERATION": "3"}
+    assert numbered(spec, 3, 0).env == {**spec.env, "LAUNCHER_GENERATION": "3", "LAUNCHER_AFTER": "0"}
 
 
 def test_threads_are_the_same_for_one_rank_and_kept_where_the_user_set_them(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_other_engines_have_no_such_file(tmp_path: Path) -> None:
     assert "DS_ACCELERATOR" not in spec.env
 
 
+def test_one_process_has_a_local_rank(tmp_path: Path) -> None:
+    """DeepSpeed asks for it, and `accelerate launch` tells one process nothing."""
+    run, machine = RunDirectory(tmp_path / "run"), Machine(cpus=8, gpus=0)
+    assert build_launch(plan_of(tmp_path, world=1), run, machine, {}, "python").env["LOCAL_RANK"] == "0"
+    assert "LOCAL_RANK" not in build_launch(plan_of(tmp_path), run, machine, {}, "python").env
+
+
 def test_clipping_is_always_written(tmp_path: Path) -> None:
     assert config_of(tmp_path)["gradient_clipping"] == 0.0  # left out, DeepSpeed clips at 1.0
     assert config_of(tmp_path, "train.max_grad_norm=0.5")["gradient_clipping"] == 0.5

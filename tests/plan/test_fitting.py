@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launcher.plan.changes import changes, recipe_mark
 from launcher.plan.fitting import Findings, FoundMicro, even_micro, find_most, most_micro
 from launcher.plan.planner import Plan, make_plan, plan_again, with_found
 from launcher.plan.topology import Topology
@@ -113,3 +114,18 @@ def test_findings_are_kept_for_the_same_choice_only(tmp_path: Path) -> None:
     assert Findings.read(file, recipe(batch={"global": 64, "micro": 32})) == ()
     file.write_text("{")
     assert Findings.read(file, recipe()) == ()
+
+
+def test_a_run_whose_memory_ran_out_goes_on_with_the_cure() -> None:
+    begun = plan_of(batch={"global": 64, "micro": 32})
+    for cure in ({"micro": 16}, {"micro": "auto"}, {"micro": 32, "on_out_of_memory": "halve"}):
+        now = plan_of(batch={"global": 64, **cure})
+        assert not list(changes(begun, now))
+        assert recipe_mark(begun) == recipe_mark(now)
+
+
+def test_halving_follows_from_auto_unless_it_is_said() -> None:
+    asked: list[dict[str, Any]] = [{"micro": 8}, {"micro": "auto"}, {"micro": "auto", "on_out_of_memory": "stop"}]
+    asked.append({"micro": 8, "on_out_of_memory": "halve"})
+    halves = [recipe(batch={"global": 64, **batch}).batch.halves for batch in asked]
+    assert halves == [False, True, False, True]

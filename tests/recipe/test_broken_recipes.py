@@ -109,6 +109,11 @@ BROKEN: dict[str, Broken] = {
         "parallel.engine=fsdp cannot. Set it back, or parallel.engine=ddp.",
         overrides=("train.determinism=exact", "train.virtual_ranks=4"),
     ),
+    "nothing to compute again": Broken(
+        f"{RECIPE}parallel: {{engine: fsdp, fsdp: {{checkpoint_activations: true}}}}\n",
+        "recipe.yaml:6: parallel.fsdp.checkpoint_activations: computes the blocks again that parallel.fsdp.wrap names, "
+        "and it names none. Write for example parallel.fsdp.wrap=[Block], with the class of the model's blocks.",
+    ),
     # Types
     "text for a number": Broken(
         f"{RECIPE}optimizer: {{lr: fast}}\n", "recipe.yaml:6: optimizer.lr: must be a number above 0, not 'fast'."

@@ -51,3 +51,16 @@ def test_the_loss_curve_is_that_of_ddp(
     for own, other in zip(found, expected, strict=True):
         assert own["train/loss"] == pytest.approx(other["train/loss"], abs=1e-3)
         assert own["train/grad_norm"] == pytest.approx(other["train/grad_norm"], rel=1e-2)
+
+
+def test_compiled_the_rows_are_the_same(tmp_path: Path) -> None:
+    """By PyTorch's own compiler, on two ranks: twelve updates with a tail and clipping."""
+    job = ("--runs", str(tmp_path), "launch.nproc_per_node=2", "train.updates=12", "parallel.bucket_mb=25")
+    rows = []
+    for compiles in ("false", "true"):
+        arguments = ("run", "tests/tasks/mortal.yaml", "--run-id", compiles, *job, f"train.compile={compiles}")
+        done = launcher(*arguments, "task.entry=mortal.py:Undropped", timeout=800)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows.append(comparable_rows(tmp_path / compiles))
+    for plain, compiled in zip(*rows, strict=True):
+        assert compiled == pytest.approx(plain, rel=1e-4)

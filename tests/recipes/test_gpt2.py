@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from launcher.errors import RequestError
+from launcher.train.compiling import compile_model
 from tests.processes import ROOT, clean_environment, launcher
 from tests.recipes import standins
 from tests.recipes.modules import module_of
@@ -26,7 +27,7 @@ def write_tokens(folder: Path, train: int, val: int = 100, dtype: str = "uint16"
     tokens = {"train": train, "val": val}
     for part, count in tokens.items():
         (np.arange(count) % VOCABULARY).astype(dtype).tofile(folder / f"{part}.bin")
-    meta = {"tokenizer": "numbers", "vocabulary": VOCABULARY, "dtype": dtype, "tokens": tokens}
+    meta = {"tokenizer": "numbers", "vocabulary": VOCABULARY, "end": 0, "dtype": dtype, "tokens": tokens}
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
 
@@ -104,6 +105,20 @@ def test_the_recipe_knows_its_parameters(gpt2: ModuleType, tmp_path: Path) -> No
     assert "parameters: 124439808" in (ROOT / "recipes" / "gpt2" / "recipe.yaml").read_text()
 
 
+@pytest.mark.long
+def test_the_model_compiles_to_one_graph(task: Any) -> None:
+    from torch._dynamo.utils import counters
+
+    model = task.model()
+    compile_model(model, backend="eager")
+    batch = task.collate([task.train_data()[index] for index in range(4)])
+    counters.clear()
+    for _ in range(3):
+        task.loss(model, batch).backward()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -146,6 +161,7 @@ def test_what_was_packed_is_the_text(preparation: ModuleType, tokenizer: Any, tm
     meta = json.loads((out / "meta.json").read_text())
     assert meta["vocabulary"] == len(tokenizer)
     assert meta["dtype"] == "uint16"
+    assert tokenizer.decode([meta["end"]]) == "<|endoftext|>"
     packed = {part: tokenizer.decode(read(out, part)).split("<|endoftext|>")[:-1] for part in ("train", "val")}
     assert meta["tokens"] == {part: len(read(out, part)) for part in packed}
     assert sorted(packed["train"] + packed["val"]) == sorted(documents)
@@ -235,6 +251,7 @@ def test_a_data_set_of_the_hugging_face_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_from_a_folder_of_text_to_a_trained_model(tmp_path: Path) -> None:
     texts, out = tmp_path / "texts", tmp_path / "tokens"
     texts.mkdir()
@@ -248,7 +265,7 @@ def test_from_a_folder_of_text_to_a_trained_model(tmp_path: Path) -> None:
     done = launcher(
         "run", "recipes/gpt2/recipe.yaml", args, *small, "model.parameters=null", "train.compile=false",
         "data.workers=1", "launch.nproc_per_node=2", "launch.device=cpu", "--runs", str(tmp_path), "--run-id", "run",
-        timeout=240,
+        timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

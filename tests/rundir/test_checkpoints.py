@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,11 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
-def save(store: Checkpoints, update: int) -> Path:
+def save(store: Checkpoints, update: int, marks: dict[str, str] | None = None, model: bytes = b"") -> Path:
     folder = store.begin(update)
-    facts = {name: write_durably(folder / name, [content]) for name, content in FILES.items()}
-    return store.commit(folder, update, facts).folder
+    files = {**FILES, **({"model.safetensors": model} if model else {})}
+    facts = {name: write_durably(folder / name, [content]) for name, content in files.items()}
+    return store.commit(folder, update, facts, marks).folder
 
 
 def names(run: RunDirectory) -> list[str]:
@@ -55,6 +57,16 @@ def test_the_newest_is_found(run: RunDirectory) -> None:
     assert newest is not None
     assert newest.update == 100_000_000
     assert {path.name: path.read_bytes() for path in newest.folder.iterdir() if path.name != MANIFEST} == FILES
+
+
+def test_none_is_newer_than_what_the_launch_goes_on_after(run: RunDirectory) -> None:
+    store = Checkpoints(run, print)
+    for update in (4, 8, 12):
+        save(store, update)
+    found = Checkpoints(run, print).newest(up_to=8)
+    assert found is not None
+    assert found.update == 8
+    assert Checkpoints(run, print).newest(up_to=3) is None
 
 
 def flip(path: Path, bit: int) -> None:
@@ -297,6 +309,8 @@ def test_a_worker_that_was_slow_to_begin_is_of_the_launch_that_started_it(run: R
     with pytest.raises(StaleWriterError, match="launch 1 writes no more"):
         slow.begin(1)
     assert Generation.from_environ(run, {}).own == 2
+    told = Generation.from_environ(run, {"LAUNCHER_GENERATION": "1", "LAUNCHER_AFTER": "0"})
+    assert (told.own, told.after) == (1, 0)
 
 
 def test_a_run_taken_over_while_a_checkpoint_is_verified_gets_no_other(
@@ -336,3 +350,12 @@ def test_the_same_update_can_be_saved_again(run: RunDirectory) -> None:
     save(store, 1)
     assert names(run) == ["step_00000001"]
     assert json.loads((run.checkpoints / "step_00000001" / MANIFEST).read_text())["update"] == 1
+
+
+@pytest.mark.parametrize("other", [{"model": b"another"}, {"marks": {"recipe": "another"}}], ids=["bits", "recipe"])
+def test_an_update_that_was_made_otherwise_takes_the_place_of_the_first(run: RunDirectory, other: Any) -> None:
+    save(Checkpoints(run, print), 1)
+    folder = save(Checkpoints(run, print), 1, **other)
+    assert names(run) == ["bad_step_00000001.1", "step_00000001"]
+    assert (folder / "model.safetensors").read_bytes() == other.get("model", FILES["model.safetensors"])
+    assert Manifest.from_text((folder / MANIFEST).read_bytes()).marks == other.get("marks", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -44,6 +45,48 @@ def test_a_damaged_line_costs_no_row_behind_it(tmp_path: Path, harmed: bytes) ->
     kept, said = after_cutting(path, rows, 97)
     assert kept == rows[:97]
     assert said == ["warning: damaged lines of metrics.jsonl before update 97: 1; they stay as they are"]
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "a bit of metrics.jsonl flips",
+    by="in the number of an update; in a brace",
+    outcome="the line is named and kept; no row behind it is lost",
+)
+@pytest.mark.parametrize("update", [8, 97])
+@pytest.mark.parametrize("at", [3, 8, 50, 96, 97, 98, 99])
+def test_whatever_a_flipped_bit_makes_of_an_update_costs_no_other_row(tmp_path: Path, at: int, update: int) -> None:
+    """Any number that a bit makes of it, also just that of the checkpoint, before it or behind."""
+    rows = lines_to(100)
+    for place, bit in itertools.product(range(len(f"{at}")), range(8)):
+        digits = bytearray(f"{at}".encode())
+        digits[place] ^= 1 << bit
+        harmed = rows[at - 1].replace(b'_step": %d' % at, b'_step": %s' % digits)
+        kept, said = after_cutting(tmp_path / "metrics.jsonl", [*rows[: at - 1], harmed, *rows[at:]], update)
+        assert b"\n" not in digits
+        if at < update:
+            assert kept == [*rows[: at - 1], harmed, *rows[at:update]]
+            assert len(said) == 1
+        elif at == update:
+            assert kept == rows[: update - 1]
+            assert len(said) == 1
+        else:
+            assert (kept, said) == (rows[:update], [])
+
+
+def test_a_row_that_jumps_to_the_update_ends_nothing(tmp_path: Path) -> None:
+    rows = lines_to(100)
+    jumped = [*rows[:2], rows[96], *rows[3:]]
+    kept, said = after_cutting(tmp_path / "metrics.jsonl", jumped, 97)
+    assert kept == jumped[:97]
+    assert said == ["warning: damaged lines of metrics.jsonl before update 97: 1; they stay as they are"]
+
+
+def test_gaps_are_counted(tmp_path: Path) -> None:
+    rows = lines_to(20)
+    kept, said = after_cutting(tmp_path / "metrics.jsonl", [*rows[:4], *rows[7:]], 18)
+    assert kept == [*rows[:4], *rows[7:18]]
+    assert said == ["warning: rows that metrics.jsonl lacks before update 18: 3"]
 
 
 def test_rows_that_are_missing_are_said(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from launcher.cli.run_here import RunChoice, run_here
 from launcher.errors import RequestError, RunDirectoryUnusableError
 from launcher.plan.changes import changes, recipe_mark
 from launcher.plan.planner import Plan, with_facts
-from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir import checkpoints
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointError
 from launcher.rundir.durable import write_durably
 from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lineage import RECIPE
+from launcher.rundir.manifest import Manifest, UnreadableCheckpointError, verified
 from launcher.rundir.status import RunStatus
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.resume import go_on, has_changed, take_up
@@ -148,6 +150,71 @@ def test_an_older_checkpoint_that_tells_no_recipe_is_taken(tmp_path: Path) -> No
     run.plan.unlink()
     with pytest.raises(RunDirectoryUnusableError, match=r"plan\.json is missing"):
         take_up(run, plan, fork=False, say=print)
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "the newest checkpoint cannot be read for a while, and the run goes on from the one before",
+    by="a fork meanwhile",
+    outcome="the newest is set aside: what the fork makes takes its place, and nothing of the old recipe comes back",
+)
+@pytest.mark.parametrize("fork", [False, True])
+def test_what_was_passed_over_does_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: bool) -> None:
+    first, other = (request_of(f"optimizer.lr={rate}").plan for rate in (0.01, 0.02))
+    run = begun(tmp_path / "it", first, updates=8)
+    saved(run, first, 12, b"[1]")
+    now = other if fork else first
+    verify = verified
+    with monkeypatch.context() as patch:
+
+        def unreadable(folder: Path) -> Manifest:
+            if folder.name == "step_00000012":
+                raise UnreadableCheckpointError("training.json cannot be read now: Input/output error")
+            return verify(folder)
+
+        patch.setattr(checkpoints, "verified", unreadable)
+        assert take_up(run, now, fork=fork, say=print) == 8
+    run.plan.write_text(now.to_json())
+    assert go_on(run, now, print) == 8
+    assert (saved(run, now, 12, b"[2]").folder / "training.json").read_bytes() == b"[2]"
+    assert go_on(run, now, print) == 12
+
+
+@pytest.mark.fault(
+    Kind.REQUEST,
+    "a fork to fewer updates than were made",
+    by="train.updates=10 --fork on a run of 20",
+    outcome="refused, exit code 2; the run is left as it was",
+)
+@pytest.mark.parametrize("fewer", ["train.updates=3", "train.samples=66"])
+def test_no_fork_ends_before_it_begins(tmp_path: Path, fewer: str) -> None:
+    settings = [fewer] if "updates" in fewer else ["train.updates=null", "data.samples=150", fewer]
+    run = begun(tmp_path / "it", request_of("train.updates=4").plan)
+    RunStatus("done", 4).write(run)
+    before = (run.plan.read_bytes(), run.metrics.read_bytes(), run.status.read_bytes())
+    key = fewer.partition("=")[0].replace(".", r"\.")
+    with pytest.raises(RequestError, match=f"{key}: the run goes on after update 4, and this recipe ends after 3"):
+        run_here(request_of(*settings), RunChoice(tmp_path, "it", resume=True, fork=True))
+    assert (run.plan.read_bytes(), run.metrics.read_bytes(), run.status.read_bytes()) == before
+    assert not run.before_fork.exists()
+
+
+@pytest.mark.fault(
+    Kind.DISK,
+    "all checkpoints are bad, after the launcher was killed",
+    by="a file too many",
+    outcome="exit code 65, and `status.json` says so: nothing runs",
+)
+@pytest.mark.parametrize("elastic", [False, True], ids=["here", "elastic"])
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_run_that_cannot_be_taken_up_is_not_said_to_run(tmp_path: Path, elastic: bool, fork: bool) -> None:
+    request = request_of(*(["launch.nodes=1:2"] if elastic else []))
+    run = begun(tmp_path / "it", request.plan)
+    RunStatus("running", 4, 88).write(run)
+    (run.checkpoints / "step_00000004" / "strange").touch()
+    with pytest.raises(NoCheckpointError):
+        (run_elastic if elastic else run_here)(request, RunChoice(tmp_path, "it", resume=True, fork=fork))
+    assert RunStatus.read(run) == RunStatus("failed", 4, 88, exit_code=65)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from tests.metrics import comparable_rows
 from tests.processes import launcher
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # several launches each
 RECIPE = "tests/tasks/hungry.yaml"
 UPDATES = 10
 

@@ -14,7 +14,7 @@ from tests.faults.table import Kind
 from tests.metrics import comparable_rows
 from tests.runners.test_fitting import UPDATES, result, run
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # several launches each
 HALVE = ("batch.micro=8", "batch.on_out_of_memory=halve")
 
 

@@ -73,6 +73,19 @@ def test_with_the_engine_accelerate_the_bits_are_the_same_too(tmp_path: Path) ->
     assert state(tmp_path, "it") == state(tmp_path, "whole")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("more", [(), ("train.accumulate_dtype=fp32",)], ids=["bf16", "accumulated in fp32"])
+def test_parameters_in_bf16_go_on_too(tmp_path: Path, more: tuple[str, ...]) -> None:
+    job = ("launch.nproc_per_node=2", "task.entry=mortal.py:Half", *more)
+    run(tmp_path, "whole", *job)
+    run(tmp_path, "it", *job, env={"KILL": IN_UPDATE_7[2]}, expected=3)
+    assert "resumed after update" in run(tmp_path, "it", *job, "--resume", "auto")[0]
+    assert rows(tmp_path, "it") == rows(tmp_path, "whole")
+    assert state(tmp_path, "it") == state(tmp_path, "whole")
+    parameters = 9 * 40 + 41 * 40 + 41
+    assert rows(tmp_path, "it")[0]["comm/allreduce_bytes"] == (4 if more else 2) * parameters
+
+
 @pytest.mark.fault(
     Kind.PROCESS,
     "a rank dies again and again",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,8 @@ from launcher.errors import RequestError
 from launcher.rundir.identity import NEW_WANDB_RUN
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.status import RunStatus, State
-from launcher.runners.fork import kept_unless_begun
-from launcher.runners.resume import has_changed, take_up, unfinished_run
+from launcher.runners.fork import kept_unless_begun, settle_fork
+from launcher.runners.resume import go_on, has_changed, take_up, unfinished_run
 from tests.faults.table import Kind
 from tests.processes import ROOT
 
@@ -103,3 +106,70 @@ def test_a_fork_that_makes_no_update_leaves_the_run_as_it_was(tmp_path: Path, tr
     else:
         assert not run.recipe.exists()
         assert [path.read_bytes() for path in files] == before
+
+
+class _Killed(BaseException):
+    """A launcher that is killed does nothing more."""
+
+
+@pytest.mark.fault(
+    Kind.PROCESS,
+    "the launcher of a fork is killed before its first update",
+    by="SIGKILL: what it would do at its end is not done",
+    outcome="the next launch finds the run as it was, and goes on with its own recipe",
+)
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_fork_that_is_killed_before_an_update_leaves_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: bool, damaged: bool
+) -> None:
+    first, other = (read_request(MORTAL, [f"optimizer.name={name}"]) for name in ("sgd", "adamw"))
+    run = begun(tmp_path / "it", first)
+    for path in (run.data, run.wandb_id, run.recipe):
+        path.write_text("mine")
+    if damaged:
+        for path in (run.plan, run.wandb_id, run.status):
+            path.write_bytes(b"\xff\xfe")
+    files = (run.plan, run.data, run.wandb_id, run.status, run.recipe)
+    before = [path.read_bytes() for path in files]
+    with monkeypatch.context() as patch, suppress(_Killed), kept_unless_begun(run, fork=True):
+        take_up(run, other.plan, fork=True, say=print)
+        run.plan.write_text(other.plan.to_json())
+        RunStatus("running").write(run)
+        if trained:
+            run.metrics.write_text('{"train/global_step": 1}\n')
+            go_on(run, other.plan, print)  # another try, after a rank has died: the row goes, and the fork stays
+        patch.setattr("launcher.runners.fork.settle_fork", lambda run: None)
+        raise _Killed
+    settle_fork(run)
+    assert not run.before_fork.exists()
+    assert run.data.exists() != trained
+    if not trained:
+        assert [path.read_bytes() for path in files] == before
+    if not damaged or trained:
+        assert not has_changed(run, (other if trained else first).plan, fork=False)
+
+
+def test_what_is_put_back_is_put_back_though_it_takes_two_launches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = read_request(MORTAL, [])
+    run = begun(tmp_path / "it", request)
+    run.wandb_id.write_text("mine")
+    replace, replaced = Path.replace, list[Path]()
+
+    def once(path: Path, to: Path) -> Path:
+        if path.parent == run.before_fork and replaced:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replaced.append(to)
+        return replace(path, to)
+
+    with monkeypatch.context() as patch, kept_unless_begun(run, fork=True):
+        run.plan.write_text("other")
+        run.wandb_id.write_text("other")
+        replaced.clear()
+        patch.setattr(Path, "replace", once)
+    assert replaced == [run.plan]
+    assert run.wandb_id.read_text() == "other"
+    settle_fork(run)
+    assert (run.plan.read_text(), run.wandb_id.read_text()) == (request.plan.to_json(), "mine")

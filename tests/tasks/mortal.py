@@ -69,6 +69,23 @@ class Paced(Mortal):
         return super().loss(model, batch)
 
 
+class Undropped(Mortal):
+    """Without dropout, whose random numbers a compiler draws in its own way."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(*(layer for layer in super().model().children() if not isinstance(layer, nn.Dropout)))
+
+
+class Half(Mortal):
+    """Parameters in bf16."""
+
+    def model(self) -> nn.Module:
+        return super().model().bfloat16()
+
+    def train_data(self) -> TensorDataset:
+        return TensorDataset(*(column.bfloat16() for column in self.data.tensors))
+
+
 class Augmented(Counted):
     """Samples that are loaded one by one, with noise."""
 

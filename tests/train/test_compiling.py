@@ -139,18 +139,28 @@ def test_the_parts_that_a_task_calls_are_compiled(counter: CompileCounter, monke
     assert losses == pytest.approx(trained(Parts, compiles=False, multitask=multitask)[0], rel=1e-5)
 
 
-def test_under_ddp_the_boundary_compiles_nothing_anew(counter: CompileCounter) -> None:
+@pytest.fixture
+def group_of_one() -> Iterator[None]:
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    try:
-        engine = DdpEngine(Net(), CPU, ParallelSection())
-        compile_model(engine.model, counter)
-        compilations = []
-        for tail in (5, 5, 3, 5, 4):
-            for step, samples in enumerate((5, 5, tail)):
-                engine.micro_step(partial(summed, inputs=torch.randn(samples, 4)), boundary=step == 2)
-            compilations.append(counter.frame_count)
-            assert engine.reduce().calls == 1
-            engine.model.zero_grad()
-        assert compilations == [1, 1, 2, 2, 2]
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("width", "graphs"), [(8, 1), (400_000, 2)], ids=["one bucket", "two buckets"])
+def test_under_ddp_the_boundary_compiles_nothing_anew(
+    counter: CompileCounter, group_of_one: None, width: int, graphs: int
+) -> None:
+    """Nor is there another graph for it: all micro-steps have the one that is cut at the buckets."""
+    model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 1))
+    engine = DdpEngine(model, CPU, ParallelSection(bucket_mb=1))
+    compile_model(engine.model, counter)
+    compilations: list[int] = []
+    for tail in (5, 5, 3, 5, 4):
+        for step, samples in enumerate((5, 5, tail)):
+            engine.micro_step(partial(summed, inputs=torch.randn(samples, 4)), boundary=step == 2)
+            if not compilations:
+                assert counter.frame_count == graphs
+        compilations.append(counter.frame_count)
+        engine.reduce()
+        engine.model.zero_grad()
+    assert compilations == [graphs, graphs, 2 * graphs, 2 * graphs, 2 * graphs]

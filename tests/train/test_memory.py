@@ -33,10 +33,15 @@ def trained(task: Hungry, *found: FoundMicro, batch: dict[str, Any] = HALVE, **s
     return (state, optimizer, logged), halved
 
 
-@pytest.mark.parametrize("kind", [Hungry, Noisy])
-@pytest.mark.parametrize("where", ["forward", "backward"])
-@pytest.mark.parametrize("backward", ["joint", "sequential"])
-@pytest.mark.parametrize("call", [1, 9, 12])
+@pytest.mark.parametrize(
+    ("kind", "where", "backward", "call"),
+    [
+        (Hungry, "forward", "joint", 1),
+        (Hungry, "backward", "sequential", 9),
+        (Noisy, "backward", "joint", 12),
+        (Noisy, "forward", "sequential", 12),
+    ],
+)
 def test_the_window_is_taken_again_and_nothing_else_is_seen_of_it(
     kind: type[Hungry], where: str, backward: str, call: int
 ) -> None:

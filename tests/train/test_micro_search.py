@@ -15,6 +15,7 @@ from launcher.plan.fitting import FoundMicro
 from launcher.plan.planner import make_plan, with_facts, with_found
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
+from launcher.train.compiling import compile_model
 from launcher.train.job import Job, build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.micro_search import find_micro
@@ -59,8 +60,14 @@ def optimizer_of(job: Job) -> torch.optim.Optimizer:
     return job.stepper.optimizer
 
 
-@pytest.mark.parametrize("optimizer", [{"name": "adamw", "weight_decay": 0.1}, {"name": "sgd", "momentum": 0.9}])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [
+        ({"name": "adamw", "weight_decay": 0.1}, "fp32"),
+        ({"name": "sgd", "momentum": 0.9}, "bf16"),
+        ({"name": "adamw"}, "fp16"),
+    ],
+)
 def test_after_the_search_everything_is_as_it_was(optimizer: dict[str, Any], precision: str) -> None:
     task = Noisy(dropout=0.2)
     job = job_of(
@@ -71,6 +78,37 @@ def test_after_the_search_everything_is_as_it_was(optimizer: dict[str, Any], pre
     assert found == FoundMicro(since=0, micro=12, fits=12, too_large=16)
     assert task.calls > 5
     assert state_of(job) == before
+
+
+def test_half_precision_with_gradients_in_fp32() -> None:
+    class Half(Hungry):
+        def model(self) -> Any:
+            return super().model().bfloat16()
+
+        def loss(self, model: Any, batch: Any) -> Any:
+            return super().loss(model, [each.bfloat16() for each in batch])
+
+    task = Half()
+    job = job_of(task, {"global": 48, "micro": "auto"}, train={"updates": 5, "accumulate_dtype": "fp32"})
+    before = state_of(job)
+    assert find_micro(job, task.train_data(), 0, print).micro == 12
+    assert state_of(job) == before
+
+
+def test_a_compiled_model_is_compiled_anew_for_the_size_that_is_taken() -> None:
+    task, shapes = Hungry(), list[Any]()
+
+    def compiler(graph: Any, inputs: list[Any]) -> Any:
+        shapes.append([each.shape for each in inputs if isinstance(each, torch.Tensor) and each.dim() == 2])
+        return graph
+
+    job = job_of(task, {"global": 48, "micro": "auto"})
+    compile_model(job.engine.model, compiler)
+    job.go_on(with_found(job.plan, [find_micro(job, task.train_data(), 0, print)]), 0)
+    tried = len(shapes)
+    train(job, lambda result: None, lambda update: None)
+    assert tried
+    assert len(shapes) > tried
 
 
 @pytest.mark.parametrize("backward", ["joint", "sequential"])

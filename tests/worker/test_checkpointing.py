@@ -17,15 +17,23 @@ from torch.utils.data import TensorDataset
 
 from launcher import Task
 from launcher.errors import RequestError
+from launcher.plan.changes import recipe_mark
 from launcher.plan.planner import make_plan, with_facts
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe
-from launcher.rundir.checkpoints import Checkpoints
+from launcher.rundir.checkpoints import Checkpoint, Checkpoints
+from launcher.rundir.identity import marks_in
 from launcher.rundir.layout import RunDirectory
 from launcher.train.job import Job, build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.snapshot import Tensors
-from launcher.worker.checkpointing import Captured, RunSaver, load_checkpoint, refuse_what_cannot_be_kept
+from launcher.worker.checkpointing import (
+    Captured,
+    RunSaver,
+    checkpoint_to_resume,
+    load_checkpoint,
+    refuse_what_cannot_be_kept,
+)
 from tests.faults.table import Kind
 
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
@@ -116,6 +124,21 @@ def test_a_fork_may_begin_with_fp16(tmp_path: Path) -> None:
     assert gone_on(run, job_of(task, ADAMW, updates=4, first=2, train={"precision": "fp16"})) == []
 
 
+def test_a_launch_that_begins_a_run_loads_nothing(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    job = job_of(Layers(two_layers), ADAMW)
+    trained(job, run)
+
+    def found(told: int | None) -> Checkpoint | None:
+        return checkpoint_to_resume(run, 0, lambda value: [value], print, told)
+
+    assert found(told=0) is None
+    checkpoint = found(told=2)
+    assert checkpoint == found(told=None)
+    assert checkpoint is not None
+    assert marks_in(checkpoint)["recipe"] == recipe_mark(job.plan)
+
+
 def wider() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1))
 
@@ -193,7 +216,7 @@ def test_rows_are_on_the_disk_before_the_checkpoint_that_follows_them(
 ) -> None:
     run = RunDirectory(tmp_path)
     run.metrics.write_text("{}\n")
-    job: Any = SimpleNamespace(plan=SimpleNamespace(recipe=SimpleNamespace(checkpoint=None)))
+    job: Any = SimpleNamespace(plan=job_of(Layers(two_layers), SGD).plan)
     saver = RunSaver(run, job, print)
     unfinished = saver._store.begin(1)
     synced: list[str] = []

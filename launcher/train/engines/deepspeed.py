@@ -36,6 +36,7 @@ class DeepspeedEngine:
         model: the model, on its device.
         device: that device.
         config: DeepSpeed's configuration.
+        timeout: seconds that a rank waits for the others.
 
     Attributes:
         scaler: scales the losses of fp16, as DeepSpeed does it.
@@ -43,7 +44,9 @@ class DeepspeedEngine:
 
     sees_parts = False
 
-    def __init__(self, model: nn.Module, device: torch.device, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: nn.Module, device: torch.device, config: Mapping[str, Any], timeout: float = 600.0
+    ) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
@@ -55,6 +58,7 @@ class DeepspeedEngine:
         self.shards = self.world_size if self._stage == 3 else 1
         self.shard = self.rank if self._stage == 3 else 0
         self._elements = sum(parameter.numel() for parameter in trained(model))
+        self._timeout = timeout
         self._traffic = GradientTraffic()
         self._steps = 0  # of the window
         self.scaler = ZeroScaler(device)
@@ -66,7 +70,9 @@ class DeepspeedEngine:
             RuntimeError: DeepSpeed would train in another way than the configuration says.
         """
         groups = [list(group["params"]) for group in optimizer.param_groups]
-        self._engine, zero = start_deepspeed(AnyForward(self.model), optimizer, self._config, self._traffic)
+        self._engine, zero = start_deepspeed(
+            AnyForward(self.model), optimizer, self._config, self._traffic, self._timeout
+        )
         self._state = ZeroState(self.model, groups, optimizer, zero, self._stage)
         self.scaler.follow(zero)
         # At stage 0 it fills in zeros for gradients that are missing, and reduces: they must be looked at before.

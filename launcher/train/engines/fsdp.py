@@ -15,6 +15,7 @@ from launcher.recipe.schema import FsdpSection
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.gradients import squared, squared_norm
+from launcher.train.engines.one_pass import OnePass
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.shard_traffic import ShardTraffic
@@ -71,6 +72,7 @@ class FsdpEngine:
         blocks = blocks_of(model, settings.wrap)
         if settings.checkpoint_activations:
             compute_again_in_backward(blocks)
+        self._one_pass = OnePass(blocks)
         mesh = mesh_of(device, copies)
         self._shard_group = mesh.get_group("shard")
         self.shards, self.shard = dist.get_world_size(self._shard_group), dist.get_rank(self._shard_group)
@@ -106,7 +108,8 @@ class FsdpEngine:
         self._modules[0].set_requires_gradient_sync(boundary or not self._defers)
         if self._copies > 1:
             self._modules[0].set_requires_all_reduce(boundary)  # copies of the model add up their parts once
-        loss = self._root(forward)
+        with self._one_pass.watch():
+            loss = self._root(forward)
         if loss is None:
             raise RuntimeError("FsdpEngine takes the loss of a micro-step backward itself, once")
         loss.backward()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @contextmanager
-def process_group(device: torch.device, timeout: float) -> Iterator[None]:
+def process_group(device: torch.device, timeout: float, alone: bool = False) -> Iterator[None]:
     """The default process group, while training lasts: NCCL between GPUs, gloo between CPUs.
 
     It is left standing when training fails: taking it down would wait for ranks that are gone.
@@ -21,9 +21,14 @@ def process_group(device: torch.device, timeout: float) -> Iterator[None]:
     Args:
         device: the device of this rank.
         timeout: seconds that a rank waits for the others.
+        alone: whether this rank is the only one, which then needs nobody to meet at: accelerate tells it of none.
     """
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    place: dict[str, Any] = {}
+    if alone:
+        store = dist.HashStore()  # type: ignore[attr-defined]  # torch has it, and does not say so
+        place = {"store": store, "rank": 0, "world_size": 1}
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **place)
     yield
     dist.destroy_process_group()
 

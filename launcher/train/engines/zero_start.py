@@ -6,9 +6,11 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from launcher.train.engines.base import Reductions
@@ -86,7 +88,11 @@ def _tensors(given: list[Any]) -> Iterator[Tensor]:
 
 
 def start_deepspeed(
-    model: nn.Module, optimizer: torch.optim.Optimizer, config: Mapping[str, Any], traffic: GradientTraffic
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: Mapping[str, Any],
+    traffic: GradientTraffic,
+    timeout: float = 600.0,
 ) -> tuple[Any, Any]:
     """Hand a model and its optimizer to DeepSpeed.
 
@@ -95,6 +101,7 @@ def start_deepspeed(
         optimizer: of its parameters; its groups stay, and hold other parameters from then on.
         config: DeepSpeed's configuration.
         traffic: counts from then on.
+        timeout: seconds that a rank waits for the others.
 
     Returns:
         DeepSpeed's engine, and its optimizer around the given one.
@@ -106,8 +113,12 @@ def start_deepspeed(
     # Of names that torch has renamed, at each of DeepSpeed's calls.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
+    deepspeed.init_distributed(dist_init_required=False)
+    backend = deepspeed.comm.comm.cdb
+    # It makes groups of its own, in which ranks would wait for half an hour.
+    backend.new_group = lambda ranks: dist.new_group(ranks, timeout=timedelta(seconds=timeout))
+    traffic.watch(backend)
     engine, zero, _, _ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
     )
-    traffic.watch(deepspeed.comm.comm.cdb)
     return engine, zero

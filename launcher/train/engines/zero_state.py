@@ -124,6 +124,8 @@ class ZeroState:
         tensors: dict[str, Tensor] = {}
         numbers: Numbers = {}
         for index, parameter in enumerate(self._parameters):
+            if not parameter.requires_grad:
+                continue
             flat = self._flat(parameter)
             for key, value in sorted(self._optimizer.state[flat].items() if flat in self._optimizer.state else ()):
                 if not isinstance(value, Tensor):

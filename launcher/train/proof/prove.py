@@ -105,3 +105,5 @@ def _notes(plan: Plan, measured: Measured) -> Iterator[str]:
             f"proved without the recipe's {plan.recipe.train.precision}, whose rounding is larger than any difference "
             "that accumulation makes"
         )
+    if plan.recipe.train.compile:
+        yield "proved without train.compile: what a compiler makes of the model is not looked at"
