@@ -101,6 +101,7 @@ def assert_nothing_lost(run: RunDirectory, what: str) -> None:
     by="SIGKILL at each system call of the checkpoint (strace)",
     outcome="the checkpoint before or the new one is whole; the next one can be written",
 )
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("changing", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_writer_killed_at_any_system_call_loses_nothing(run: RunDirectory, tmp_path: Path, changing: bool) -> None:
     """The calls that change the disk, and the others."""
