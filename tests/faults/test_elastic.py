@@ -121,14 +121,18 @@ class Site:
             assert time.monotonic() < deadline, self._all_told()
             time.sleep(0.05)
 
-    def check(self) -> None:
-        """Each update was made once, with the recipe's batch, and the bits are those of one undisturbed machine."""
+    def check_batches(self) -> None:
+        """Each update was made once, with the recipe's batch."""
         rows = self.rows()
         assert [row["train/global_step"] for row in rows] == list(range(1, UPDATES + 1))
         lines = (self._undisturbed / "metrics.jsonl").read_text().splitlines()
         batches = [json.loads(line)["batch/global_samples"] for line in lines]
         assert [row["batch/global_samples"] for row in rows] == batches
         assert set(batches) == {BATCH, 150 % BATCH}  # the tail of an epoch is what it is on any machines
+
+    def check(self) -> None:
+        """As above, and the bits are those of one undisturbed machine."""
+        self.check_batches()
         for name in ALIKE:
             file = Path("checkpoints", f"step_{UPDATES:08d}", name)
             assert (self.runs / "it" / file).read_bytes() == (self._undisturbed / file).read_bytes()
@@ -193,6 +197,39 @@ def test_machines_come_and_go(site: Site, recovered: Recovered) -> None:
     site.hurry()
     assert [machine.ends() for machine in (first, third, fourth)] == [0, 0, 0]
     site.check()
+
+
+ENGINES = {
+    "accelerate": ("parallel.engine=accelerate",),
+    "ZeRO 1": ("parallel.engine=deepspeed", "parallel.deepspeed.stage=1"),
+    "ZeRO 3": ("parallel.engine=deepspeed", "parallel.deepspeed.stage=3"),
+    "fsdp": ("parallel.engine=fsdp",),
+}
+INEXACT = ("train.determinism=same-world", "train.virtual_ranks=null")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("settings", ENGINES.values(), ids=ENGINES)
+@pytest.mark.fault(
+    Kind.WORLD,
+    "a machine of an elastic run is lost under an engine that shares out the model, or accelerate",
+    by="SIGKILL of a launcher and all its processes at once; further launchers of the same run",
+    outcome="the others go on from the last checkpoint; each update once, with the recipe's batch",
+)
+def test_every_engine_goes_on_on_other_machines(site: Site, settings: tuple[str, ...], recovered: Recovered) -> None:
+    first, second = (site.machine(*INEXACT, *settings) for _ in range(2))
+    joined = site.reaches(world=2)
+    site.saved(after=joined[-1]["train/global_step"])
+    since, saved = time.monotonic(), site.checkpoint()
+    second.dies()
+    site.reaches(world=1, after=saved)
+    recovered(time.monotonic() - since)
+    third = site.machine(*INEXACT, *settings)
+    site.reaches(world=2, after=saved)
+    site.hurry()
+    assert [machine.ends() for machine in (first, third)] == [0, 0]
+    site.check_batches()
 
 
 @pytest.mark.long
