@@ -126,10 +126,10 @@ def test_a_run_that_gets_no_further_ends(tmp_path: Path) -> None:
 )
 @pytest.mark.long
 def test_where_a_checkpoint_cannot_be_written_the_training_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "it" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "it" / "checkpoints" / ".unfinished_step_00000004.1").write_text("in the way")
-    out, _ = run(tmp_path, "it")
-    assert "warning: no checkpoint after update 4: File exists. The training goes on" in out
+    run(tmp_path, "it", env={"KILL": IN_UPDATE_7[2]}, expected=3)
+    (tmp_path / "it" / "checkpoints" / ".unfinished_step_00000008.2").write_text("in the way")
+    out, _ = run(tmp_path, "it", "--resume", "auto")
+    assert "warning: no checkpoint after update 8: File exists. The training goes on" in out
     assert out.count("warning: no checkpoint") == 1
     assert len(rows(tmp_path, "it")) == UPDATES
     assert "model.safetensors" in state(tmp_path, "it")
