@@ -25,7 +25,7 @@ ALIKE = ("train/global_step", "train/samples_seen", "train/learning_rate", "batc
 
 
 def trained(runs: Path, world: int, *engine: str) -> list[dict[str, Any]]:
-    run_id = f"{'-'.join(engine) or 'ddp'}-{world}".replace("=", "-")
+    run_id = f"on-{world}"
     arguments = ("--runs", str(runs), "--run-id", run_id, f"launch.nproc_per_node={world}", *TINY, *engine)
     done = launcher("run", "recipes/bytelm/recipe.yaml", *arguments, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
