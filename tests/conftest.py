@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,11 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Path]:
-    """A folder for runs; when a test is done, no process knows it any more."""
+    """A folder for runs; two seconds after a test, no process knows it any more."""
     yield tmp_path
-    left = list(processes_with(str(tmp_path)))
+    until = time.monotonic() + 2.0
+    while (left := list(processes_with(str(tmp_path)))) and time.monotonic() < until:
+        time.sleep(0.01)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []

@@ -13,7 +13,7 @@ from tests.distributed.engines import ENGINES
 from tests.distributed.gradients import EVALUATED, Case, cases
 from tests.distributed.worlds import WorldsOfEngines
 
-QUICK = {("ddp", 2), ("deferred", 2)}  # the engines and worlds that `make test` has time for
+QUICK = {("ddp", 2)}  # the engines and worlds that `make test` has time for
 
 
 def on_worlds(

@@ -121,6 +121,7 @@ def test_what_would_go_wrong_silently_is_refused(measured: Measured, refused: st
         assert SAID[refused] in said[refused]
 
 
+@pytest.mark.long
 def test_in_a_script_of_accelerate(tmp_path: Path) -> None:
     """Two processes of `accelerate launch`, and an environment that has accelerate divide by three."""
     recipe = Recipe.model_validate({"name": "own", "script": {"path": "x.py"}, "batch": {"global": 24, "micro": 4}})

@@ -40,7 +40,7 @@ def prove(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("recipe", "gradient_bytes"),
     [
         ((DIGITS, "launch.nproc_per_node=2"), 38_282 * 4),
-        ((*BYTELM, "launch.nproc_per_node=2"), 92_160),
+        slow((*BYTELM, "launch.nproc_per_node=2"), 92_160),
         ((MULTITASK, "launch.nproc_per_node=2"), 42_572 * 4),
         slow((MULTITASK, "launch.nproc_per_node=2", "multitask.backward=joint"), 42_572 * 4),
         slow((MULTITASK, "launch.nproc_per_node=3", "multitask.backward=sequential"), 42_572 * 4),

@@ -100,6 +100,7 @@ def test_digits_are_recognised(tmp_path: Path, recipe: str) -> None:
     assert sum("eval/accuracy" in row for row in rows) == 20
 
 
+@pytest.mark.long
 def test_a_script_of_ones_own(tmp_path: Path) -> None:
     train(tmp_path, "recipes/plain_loop/recipe.yaml", "launch.nproc_per_node=2")
     log = (tmp_path / "run0" / "logs" / "rank_0.log").read_text()

@@ -64,7 +64,7 @@ def optimizer_of(job: Job) -> torch.optim.Optimizer:
     ("optimizer", "precision"),
     [
         ({"name": "adamw", "weight_decay": 0.1}, "fp32"),
-        ({"name": "sgd", "momentum": 0.9}, "bf16"),
+        pytest.param({"name": "sgd", "momentum": 0.9}, "bf16", marks=pytest.mark.long),
         ({"name": "adamw"}, "fp16"),
     ],
 )
@@ -80,6 +80,7 @@ def test_after_the_search_everything_is_as_it_was(optimizer: dict[str, Any], pre
     assert state_of(job) == before
 
 
+@pytest.mark.long
 def test_half_precision_with_gradients_in_fp32() -> None:
     class Half(Hungry):
         def model(self) -> Any:
@@ -95,6 +96,7 @@ def test_half_precision_with_gradients_in_fp32() -> None:
     assert state_of(job) == before
 
 
+@pytest.mark.long
 def test_a_compiled_model_is_compiled_anew_for_the_size_that_is_taken() -> None:
     task, shapes = Hungry(), list[Any]()
 
@@ -111,7 +113,7 @@ def test_a_compiled_model_is_compiled_anew_for_the_size_that_is_taken() -> None:
     assert len(shapes) > tried
 
 
-@pytest.mark.parametrize("backward", ["joint", "sequential"])
+@pytest.mark.parametrize("backward", ["joint", pytest.param("sequential", marks=pytest.mark.long)])
 def test_training_goes_on_as_with_the_number_that_was_found(backward: str) -> None:
     """Bit for bit, with dropout, data that draw and running statistics."""
 
