@@ -118,7 +118,6 @@ def abilities_of(name: EngineName, zero_stage: int = 0) -> Abilities:
             unused_parameters=False,
             sync_batchnorm=False,
             recovers_memory=False,
-            wide_gradients=True,
         )
     return {"ddp": _DDP, "accelerate": _ACCELERATE, "fsdp": _SHARDED}[name]
 

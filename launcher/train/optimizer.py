@@ -28,6 +28,7 @@ def build_optimizer(
             clipped with the others, and never be cleared.
     """
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
+    shared_out = any(hasattr(parameter, "to_local") for parameter in model.parameters())  # DTensors
     optimizer: torch.optim.Optimizer
     if section.name == "adamw":
         optimizer = torch.optim.AdamW(
@@ -40,7 +41,7 @@ def build_optimizer(
             momentum=section.momentum,
             weight_decay=section.weight_decay,
             nesterov=section.nesterov,
-            fused=fused,
+            fused=fused and not shared_out,  # torch 2.13 has no fused SGD for parameters in parts
         )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from launcher.train.engines.gradients import clip_to_norm, l2_norm, part_of_rank, squared_norm
+from launcher.train.engines.gradients import clip_to_norm, l2_norm, padded_elements, part_of_rank, squared_norm
 
 
 @pytest.mark.parametrize("size", [1, 1000, 2**14 - 1, 2**14, 2**16, 10_000_001])
@@ -26,3 +26,10 @@ def test_the_parts_of_the_ranks_are_the_whole(world_size: int) -> None:
     flat = [torch.arange(1.0, 6.0), torch.ones(1), torch.ones(2)]
     parts = [squared_norm(part_of_rank(flat, rank, world_size)) for rank in range(world_size)]
     assert float(torch.stack(parts).sum()) == pytest.approx(float(squared_norm(flat)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "shards", "elements"), [((5,), 2, 6), ((4, 3), 2, 12), ((3, 2), 2, 8), ((), 3, 3), ((1, 7), 4, 28)]
+)
+def test_parts_are_filled_up_to_equal_rows(shape: tuple[int, ...], shards: int, elements: int) -> None:
+    assert padded_elements(shape, shards) == elements

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from launcher.plan.windows import Window
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
-from launcher.train.engines.gradients import gradients_of, squared_norm, trained
+from launcher.train.engines.gradients import gradients_of, padded_elements, squared_norm, trained
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
 from launcher.train.engines.zero_scaler import ZeroScaler
@@ -57,7 +57,8 @@ class DeepspeedEngine:
         self.equal_steps = self._stage >= 2
         self.shards = self.world_size if self._stage == 3 else 1
         self.shard = self.rank if self._stage == 3 else 0
-        self._elements = sum(parameter.numel() for parameter in trained(model))
+        # Stage 3 fills each parameter up until the ranks have equal parts of it.
+        self._elements = sum(padded_elements((parameter.numel(),), self.shards) for parameter in trained(model))
         self._timeout = timeout
         self._traffic = GradientTraffic()
         self._steps = 0  # of the window

@@ -14,7 +14,7 @@ from launcher.plan.windows import Window
 from launcher.recipe.schema import FsdpSection
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
-from launcher.train.engines.gradients import squared, squared_norm
+from launcher.train.engines.gradients import padded_elements, squared, squared_norm, trained
 from launcher.train.engines.one_pass import OnePass
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.process_group import broadcast_from_first, gather
@@ -78,6 +78,8 @@ class FsdpEngine:
         mesh = mesh_of(device, copies, timeout)
         self._shard_group = mesh.get_group("shard")
         self.shards, self.shard = dist.get_world_size(self._shard_group), dist.get_rank(self._shard_group)
+        # A reduce-scatter takes rows that divide evenly among the ranks; where they do not, it adds some of zeros.
+        self._elements = sum(padded_elements(parameter.shape, self.shards) for parameter in trained(model))
         self._root = AnyForward(model)
         # Half precision is that of autocast over parameters that are gathered in half: half the bytes, and of one GPT's
         # gradient 2.6e-3 is lost where autocast over whole ones loses 2.3e-3, and FSDP's own way 2.7e-3. What goes into
@@ -114,7 +116,14 @@ class FsdpEngine:
             loss = self._root(forward)
         if loss is None:
             raise RuntimeError("FsdpEngine takes the loss of a micro-step backward itself, once")
+        self._traffic.elements = 0
         loss.backward()
+        if not self._defers and self._traffic.elements != self._elements:
+            raise RuntimeError(
+                f"{self._traffic.elements:,} of {self._elements:,} elements of the gradient were reduced: a micro-step "
+                "does not use every parameter, and other ranks' parts would be added to the wrong ones. Set "
+                "parallel.fsdp.defer_reduction=true, or parallel.engine=ddp and parallel.find_unused_parameters=true"
+            )
 
     def reduce(self) -> Reductions:
         """What was issued in the window.

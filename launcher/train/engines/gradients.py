@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -110,6 +111,12 @@ def gradient_bytes(parameter: Tensor) -> int:
 def trained_bytes(model: nn.Module) -> int:
     """Bytes of one copy of a model's gradients."""
     return sum(gradient_bytes(parameter) for parameter in trained(model))
+
+
+def padded_elements(shape: Sequence[int], shards: int) -> int:
+    """Elements of a tensor of that shape whose rows are filled up until the shards have equally many."""
+    rows, *inner = shape or (1,)
+    return -(-rows // shards) * shards * math.prod(inner)
 
 
 def part_of_rank(flat: Sequence[Tensor], rank: int, world_size: int) -> list[Tensor]:

@@ -21,12 +21,14 @@ class ShardTraffic:
 
     Attributes:
         reduced: bytes of each reduction of gradients: what was handed to a reduce-scatter or an all-reduce.
+        elements: of the gradients that were handed to reduce-scatters since a micro-step began.
         gathered: bytes of parameters that each all-gather gave.
         take_norms: whether to take the norm of this rank's gradients before they are reduced.
         norms: these.
     """
 
     reduced: list[int] = field(default_factory=list)
+    elements: int = 0
     gathered: list[int] = field(default_factory=list)
     take_norms: bool = False
     norms: list[Tensor] = field(default_factory=list)
@@ -74,6 +76,7 @@ class CountedReduceScatter(DefaultReduceScatter):
         if op != dist.ReduceOp.SUM:
             raise RuntimeError(f"gradients are added, and FSDP was about to take {op} of them")
         self._traffic.reduced.append(input_tensor.nbytes)
+        self._traffic.elements += input_tensor.numel()
         if self._traffic.take_norms:
             self._traffic.norms.append(l2_norm(input_tensor))
         return super().__call__(output_tensor, input_tensor, group, op, async_op)
