@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
-from launcher.recipe.engines import Abilities, engines_that
+from launcher.recipe.elastic_rules import ELASTIC_RULES
+from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
-from launcher.recipe.node_range import MOST_ELASTIC_NODES
 from launcher.recipe.schema import BatchSection, Recipe, Section
+
+Rule = Callable[[Recipe], Iterator[Mistake]]
 
 
 def broken_rules(recipe: Recipe, unknown: Collection[str] = ()) -> Iterator[Mistake]:
@@ -147,124 +149,6 @@ def _sgd_alone_has_momentum(recipe: Recipe) -> Iterator[Mistake]:
         yield Mistake("optimizer.nesterov", "needs momentum", "Write for example optimizer.momentum=0.9")
 
 
-def _sync_batchnorm_needs_a_gpu(recipe: Recipe) -> Iterator[Mistake]:
-    if recipe.parallel.sync_batchnorm and recipe.launch.device == "cpu":
-        yield Mistake(
-            "parallel.sync_batchnorm", "PyTorch has it on GPUs only", "Set it to false, or launch.device=cuda"
-        )
-
-
-def _engine_can(recipe: Recipe) -> Iterator[Mistake]:
-    """What the engine cannot is refused, with those that can."""
-    parallel, backward = recipe.parallel, recipe.multitask.backward
-    asked: tuple[tuple[bool, str, str, Callable[[Abilities], bool]], ...] = (
-        (
-            recipe.train.exact_ranks is not None,
-            "train.determinism",
-            "exact adds gradients in one order, whatever the number of ranks",
-            lambda can: can.exact,
-        ),
-        (
-            backward != "joint",
-            "multitask.backward",
-            f"{backward} takes several losses backward one by one",
-            lambda can: can.several_backwards,
-        ),
-        (
-            recipe.launch.elastic,
-            "launch.nodes",
-            f"{recipe.launch.machines} goes on with other ranks",
-            lambda can: can.elastic,
-        ),
-        (
-            parallel.find_unused_parameters,
-            "parallel.find_unused_parameters",
-            "allows forward passes to leave parameters out",
-            lambda can: can.unused_parameters,
-        ),
-        (
-            parallel.sync_batchnorm,
-            "parallel.sync_batchnorm",
-            "takes statistics from all ranks",
-            lambda can: can.sync_batchnorm,
-        ),
-        (
-            recipe.train.accumulate_dtype is not None,
-            "train.accumulate_dtype",
-            "adds gradients up in another format than the parameters have",
-            lambda can: can.wide_gradients,
-        ),
-        (
-            recipe.train.compile,
-            "train.compile",
-            "compiles the model",
-            lambda can: can.compiles,
-        ),
-    )
-    for wanted, key, what, can in asked:
-        if wanted and not can(parallel.abilities):
-            yield Mistake(
-                key,
-                f"{what}, which parallel.engine={parallel.engine} cannot",
-                f"Set it back, or parallel.engine={engines_that(can)}",
-            )
-
-
-def _accelerate_reads_its_config(recipe: Recipe) -> Iterator[Mistake]:
-    launch = recipe.launch
-    if launch.accelerate.config_file is not None and launch.method != "accelerate":
-        yield Mistake(
-            "launch.accelerate.config_file",
-            f"launch.method={launch.method} reads no accelerate config",
-            "Set launch.method=accelerate, or delete the key",
-        )
-
-
-def _deepspeed_stage_can(recipe: Recipe) -> Iterator[Mistake]:
-    """What a ZeRO stage lacks."""
-    settings, precision = recipe.parallel.deepspeed, recipe.train.precision
-    if recipe.parallel.engine != "deepspeed":
-        return
-    if settings.offload_optimizer and settings.stage == 0:
-        yield Mistake(
-            "parallel.deepspeed.offload_optimizer",
-            "ZeRO stage 0 shares out nothing, and offloads nothing",
-            "Set parallel.deepspeed.stage=1, 2 or 3",
-        )
-    if settings.offload_parameters and settings.stage < 3:
-        yield Mistake(
-            "parallel.deepspeed.offload_parameters",
-            f"ZeRO stage {settings.stage} keeps the parameters whole on every rank",
-            "Set parallel.deepspeed.stage=3",
-        )
-    if settings.stage == 0 and precision != "fp32":
-        yield Mistake(
-            "parallel.deepspeed.stage",
-            f"ZeRO stage 0 trains in fp32 only here, not in {precision}",
-            "Set parallel.deepspeed.stage=1, which also holds a whole model, or parallel.engine=ddp",
-        )
-
-
-def _compiled_buckets(recipe: Recipe) -> Iterator[Mistake]:
-    """PyTorch cuts what it compiles at the buckets, of which it takes the first one to be of 1 MiB."""
-    if recipe.train.compile and recipe.parallel.engine in ("ddp", "accelerate") and recipe.parallel.bucket_mb < 1:
-        yield Mistake(
-            "parallel.bucket_mb",
-            f"train.compile needs at least 1, not {recipe.parallel.bucket_mb:g}",
-            "Delete it, or set train.compile=false",
-        )
-
-
-def _blocks_to_compute_again(recipe: Recipe) -> Iterator[Mistake]:
-    fsdp = recipe.parallel.fsdp
-    if recipe.parallel.engine == "fsdp" and fsdp.checkpoint_activations and not fsdp.wrap:
-        yield Mistake(
-            "parallel.fsdp.checkpoint_activations",
-            "computes the blocks again that parallel.fsdp.wrap names, and it names none",
-            "Write for example parallel.fsdp.wrap=[Block], with the class of the model's blocks",
-        )
-
-
 def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
     """Whatever an exact run's bits follow from is in the recipe, and nothing of it in the number of ranks."""
     if recipe.train.determinism != "exact":
@@ -300,62 +184,6 @@ def _exact_says_it_all(recipe: Recipe) -> Iterator[Mistake]:
         )
 
 
-def _elastic_goes_on(recipe: Recipe) -> Iterator[Mistake]:
-    """An elastic run stops and goes on whenever a machine comes or goes, and its global batch stays."""
-    launch, machines = recipe.launch, recipe.launch.machines
-    if not launch.elastic:
-        return
-    if machines.least > machines.most:
-        yield Mistake(
-            "launch.nodes",
-            f"{machines} begins above its end",
-            f'Write "{machines.most}:{machines.least}"',
-        )
-    if max(machines.least, machines.most) > MOST_ELASTIC_NODES:
-        yield Mistake(
-            "launch.nodes", f"an elastic run has {MOST_ELASTIC_NODES} machines at most", "Write a smaller range"
-        )
-    if launch.method != "torchrun":
-        yield Mistake(
-            "launch.nodes",
-            f"{launch.method} starts a fixed number of machines, not {machines}",
-            "Set launch.method=torchrun, or a number of machines",
-        )
-
-
-def _elastic_saves(recipe: Recipe) -> Iterator[Mistake]:
-    if recipe.launch.elastic and not recipe.checkpoint.wanted:
-        yield Mistake(
-            "launch.nodes",
-            f"{recipe.launch.machines} goes on from checkpoints, and the recipe wants none",
-            "Set checkpoint.minutes or checkpoint.every",
-        )
-
-
-def _elastic_keeps_its_batch(recipe: Recipe) -> Iterator[Mistake]:
-    if recipe.launch.elastic and recipe.batch.global_ is None:
-        yield Mistake(
-            "launch.nodes",
-            f"{recipe.launch.machines} needs batch.global: without it the batch would follow from the machines",
-            "Give batch.global instead of batch.accumulation",
-        )
-    if recipe.launch.elastic and None not in (recipe.batch.global_, recipe.batch.micro, recipe.batch.accumulation):
-        yield Mistake(
-            "batch.accumulation",
-            f"cannot be the same on {recipe.launch.machines} machines",
-            "Delete it: it follows from batch.global and batch.micro",
-        )
-
-
-def _elastic_trains_a_task(recipe: Recipe) -> Iterator[Mistake]:
-    if recipe.launch.elastic and recipe.script is not None and recipe.task is None:
-        yield Mistake(
-            "launch.nodes",
-            f"{recipe.launch.machines} is for tasks: a script has no checkpoints to go on from",
-            "Set a number of machines",
-        )
-
-
 def _script_does_it_itself(recipe: Recipe) -> Iterator[Mistake]:
     """Settings of our own loop, which a script would have to read for them to mean anything."""
     if recipe.script is None or recipe.task is not None:
@@ -378,7 +206,7 @@ def _changed_from_default(name: str, section: Section, allowed: tuple[str, ...])
             yield Mistake(f"{name}.{key}", "a script does this itself", "Delete the key and set it in the script")
 
 
-_RULES = (
+_RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_one_thing_to_run, ("task", "script")),
     (_two_of_the_batch, ("batch",)),
     (_sizes_can_be_tried, ("batch", "task", "script", "train", "parallel")),
@@ -388,17 +216,9 @@ _RULES = (
     (_scaling_has_a_reference, ("lr_scaling",)),
     (_step_alone_drops, ("schedule",)),
     (_sgd_alone_has_momentum, ("optimizer",)),
-    (_sync_batchnorm_needs_a_gpu, ("parallel", "launch")),
-    (_engine_can, ("train", "multitask", "launch", "parallel")),
-    (_accelerate_reads_its_config, ("launch",)),
-    (_deepspeed_stage_can, ("parallel", "train")),
-    (_compiled_buckets, ("train", "parallel")),
-    (_blocks_to_compute_again, ("parallel",)),
+    *ENGINE_RULES,
     (_exact_says_it_all, ("train", "batch", "parallel")),
-    (_elastic_goes_on, ("launch",)),
-    (_elastic_saves, ("launch", "checkpoint")),
-    (_elastic_keeps_its_batch, ("launch", "batch")),
-    (_elastic_trains_a_task, ("launch", "task", "script")),
+    *ELASTIC_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from launcher.cli.app import repeat_option
+from launcher.cli.gradient_text import gradient_lines
 from launcher.cli.plan_json import plan_as_json
-from launcher.cli.plan_text import gradient_lines
 from launcher.plan.planner import make_plan
 from launcher.plan.topology import Topology
 from launcher.recipe.schema import Recipe

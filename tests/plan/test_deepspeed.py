@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from launcher.cli.plan_text import gradient_lines, window_lines
+from launcher.cli.gradient_text import gradient_lines
+from launcher.cli.plan_text import window_lines
 from launcher.errors import RequestError
 from launcher.launch import deepspeed as launching
 from launcher.launch.build import build_launch
