@@ -5,6 +5,7 @@ from __future__ import annotations
 import yaml
 
 from launcher.launch.own_config import own_config
+from launcher.launch.precision import mixed_precision
 from launcher.launch.torchrun import WORKER_MODULE
 from launcher.plan.planner import Plan
 from launcher.rundir.layout import RunDirectory
@@ -30,7 +31,7 @@ def accelerate_config(plan: Plan) -> str:
     config = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU" if several else "NO",
-        "mixed_precision": "bf16" if plan.recipe.train.precision == "bf16" else "no",
+        "mixed_precision": mixed_precision(plan.recipe),
         "num_machines": topology.nodes,
         "num_processes": topology.world_size,
         "machine_rank": 0,

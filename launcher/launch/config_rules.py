@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from launcher.launch.precision import MIXED_PRECISION
 from launcher.plan.planner import Plan
 
 _ENGINES = {"FSDP": "fsdp", "DEEPSPEED": "deepspeed"}  # distributed_type → the engine of ours that it is for
-_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class Contradiction(NamedTuple):
@@ -93,15 +93,19 @@ def _processes(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]
 
 
 def _precision(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
-    value, ours = config.get("mixed_precision"), plan.recipe.train.precision
-    if value is None or str(value).lower() == _PRECISIONS[ours]:
-        return
-    theirs = {name: precision for precision, name in _PRECISIONS.items()}.get(str(value).lower())
-    yield Contradiction(
-        "mixed_precision",
-        f"is {shown(value)}, and the recipe has train.precision={ours}",
-        f"Write {_PRECISIONS[ours]!r}" + (f", or set train.precision={theirs}" if theirs else ""),
-    )
+    ours = plan.recipe.train.precision
+    value = config.get("mixed_precision")
+    if value is not None and str(value).lower() != MIXED_PRECISION[ours]:
+        theirs = {name: precision for precision, name in MIXED_PRECISION.items()}.get(str(value).lower())
+        yield Contradiction(
+            "mixed_precision",
+            f"is {shown(value)}, and the recipe has train.precision={ours}",
+            f"Write {MIXED_PRECISION[ours]!r}" + (f", or set train.precision={theirs}" if theirs else ""),
+        )
+    elif _is_true(config.get("fp16")) and ours != "fp16":
+        yield Contradiction(
+            "fp16", f"is true, and the recipe has train.precision={ours}", "Delete it, or set train.precision=fp16"
+        )
 
 
 def _device(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -157,12 +161,11 @@ def _engine(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
                 f"is given, and the recipe has parallel.engine={engine}",
                 "Delete it" + (f", or set parallel.engine={of}" if of else ""),
             )
+
+
+def _all_are_data_parallel(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
     if config.get("parallelism_config"):
-        yield Contradiction(
-            "parallelism_config",
-            f"is given, and all ranks of parallel.engine={engine} are data-parallel",
-            "Delete it",
-        )
+        yield Contradiction("parallelism_config", "is given, and the plan's ranks are all data-parallel", "Delete it")
 
 
 def _compile(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -259,6 +262,7 @@ _RULES_OF_SCRIPTS: tuple[_Rule, ...] = (
     _device,
     _one_process_for_several,
     _accumulation,
+    _all_are_data_parallel,
 )
 # A script has the engine that the file prepares; a task has the recipe's.
 _RULES: tuple[_Rule, ...] = (*_RULES_OF_SCRIPTS, _engine, _compile, _deepspeed, _fsdp)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from launcher.launch.precision import mixed_precision
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
 from launcher.rundir.generation import AFTER
@@ -39,7 +40,7 @@ def launch_environment(
         "LAUNCHER_SEED": str(plan.recipe.train.seed),
         # A plain Accelerator() in the user's script takes these before its own arguments.
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": str(batch.accumulation),
-        "ACCELERATE_MIXED_PRECISION": "bf16" if plan.recipe.train.precision == "bf16" else "no",
+        "ACCELERATE_MIXED_PRECISION": mixed_precision(plan.recipe),
         # Restarted workers would else read the addresses of those before them (torch 2.13 with gloo).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         # For the last update and its checkpoint; torchrun kills after 30 seconds otherwise (2.12 and before always).

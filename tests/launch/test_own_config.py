@@ -113,7 +113,14 @@ def test_json_is_read_too(tmp_path: Path) -> None:
         ),
         ("fsdp_config: {fsdp_version: 2}", "fsdp_config: is given, and the recipe has parallel.engine=ddp. Delete it"),
         ("fp8_config: {backend: TE}", "fp8_config: is given, and the recipe has parallel.engine=ddp. Delete it."),
-        ("parallelism_config: {tp_size: 2}", "parallelism_config: is given, and all ranks"),
+        (
+            "fp16: true",
+            "fp16: is true, and the recipe has train.precision=fp32. Delete it, or set train.precision=fp16.",
+        ),
+        (
+            "parallelism_config: {tp_size: 2}",
+            "parallelism_config: is given, and the plan's ranks are all data-parallel",
+        ),
         ("mpirun_config: {mpirun_ccl: 1}", "mpirun_config: starts processes by mpirun"),
         ("compute_environment: AMAZON_SAGEMAKER", "compute_environment: is AMAZON_SAGEMAKER, and the recipe runs on"),
         (
@@ -183,6 +190,11 @@ def test_a_script_has_the_engine_that_the_file_prepares(tmp_path: Path) -> None:
     config = "distributed_type: FSDP\nmixed_precision: bf16\nfsdp_config: {fsdp_version: 2}\n"
     assert own_config(plan_of(tmp_path, config, *script)) is not None
     assert "and the plan has 2" in refusal(tmp_path, config + "num_processes: 8\n", *script)
+
+
+def test_a_script_must_have_every_rank_for_data(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "parallelism_config: {tp_size: 2}\n", "script.path=train.py")
+    assert said.startswith("cluster.yaml:1: parallelism_config: is given, and the plan's ranks are all data-parallel.")
 
 
 def test_keys_that_accelerate_reads_past_get_a_sentence(tmp_path: Path) -> None:

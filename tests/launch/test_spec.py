@@ -70,6 +70,22 @@ def test_accelerate_with_one_process_or_on_gpus(tmp_path: Path) -> None:
     assert "CUDA_VISIBLE_DEVICES" not in gpus.env
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_plain_accelerator_in_a_script_computes_in_the_precision_of_the_recipe(
+    tmp_path: Path, precision: str
+) -> None:
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "recipe.yaml").write_text(
+        f"script: {{path: train.py}}\nbatch: {{global: 64, micro: 8}}\ntrain: {{updates: 5, precision: {precision}}}\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml", ["launch.method=accelerate"]).recipe
+    plan = make_plan(recipe, Topology.model_validate({"nodes": 1, "nproc_per_node": 2, "device": "cpu"}))
+    spec = build_launch(plan, RunDirectory(tmp_path / "run"), MACHINE, {}, "python")
+    theirs = "no" if precision == "fp32" else precision
+    assert spec.env["ACCELERATE_MIXED_PRECISION"] == theirs
+    assert yaml.safe_load(spec.files[tmp_path / "run" / "accelerate.yaml"])["mixed_precision"] == theirs
+
+
 def test_environment_carries_the_plan(tmp_path: Path) -> None:
     env = spec_of(tmp_path).env
     assert env["LAUNCHER_GLOBAL_BATCH"] == "64"
