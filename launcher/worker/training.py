@@ -19,12 +19,13 @@ from launcher.trackers.wandb import make_wandb_tracker
 from launcher.train.job import Materials, build_job
 from launcher.train.loop import train
 from launcher.train.step_result import StepResult
-from launcher.worker.checkpointing import RunSaver, checkpoint_to_resume, load_checkpoint, refuse_what_cannot_be_kept
+from launcher.worker.checkpointing import RunSaver, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
 from launcher.worker.fitting import fitted, keeper
 from launcher.worker.heart import Heart
 from launcher.worker.preparation import prepared
 from launcher.worker.process import StopFlag
+from launcher.worker.resuming import checkpoint_to_resume, load_checkpoint
 from launcher.worker.same_data import hold_to_data
 from launcher.worker.tf32 import use_tf32
 

@@ -14,7 +14,7 @@ from launcher.rundir.exported import export_model
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import BadCheckpointError
 from launcher.train.snapshot import Tensors, model_state
-from launcher.worker.checkpointing import Captured
+from launcher.worker.checkpoint_files import Captured
 
 
 class Tied(nn.Module):

@@ -28,13 +28,9 @@ from launcher.rundir.layout import RunDirectory
 from launcher.train.job import Job, build_job, build_materials
 from launcher.train.loop import train
 from launcher.train.snapshot import Tensors
-from launcher.worker.checkpointing import (
-    Captured,
-    RunSaver,
-    checkpoint_to_resume,
-    load_checkpoint,
-    refuse_what_cannot_be_kept,
-)
+from launcher.worker.checkpoint_files import Captured
+from launcher.worker.checkpointing import RunSaver, refuse_what_cannot_be_kept
+from launcher.worker.resuming import checkpoint_to_resume, load_checkpoint
 from tests.faults.table import Kind
 
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
