@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import need
 from tests.processes import processes_with
 
 pytest_plugins = ["tests.faults.table"]
@@ -30,3 +32,9 @@ def runs(tmp_path: Path) -> Iterator[Path]:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def strace() -> None:
+    """The program that makes system calls fail, or kills at them."""
+    need("strace", lambda: shutil.which("strace") is not None)

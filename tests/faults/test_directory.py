@@ -74,13 +74,10 @@ def test_threads_are_pinned_where_bits_are_promised(it: Run) -> None:
 
 
 def faketime() -> str:
-    """The library that gives a process another clock."""
+    """The library that gives a process another clock; Debian's 0.9.10 lets no Python 3.11 sleep."""
     found = importlib.util.find_spec("libfaketime")
-    folders = [Path(path) for path in (found.submodule_search_locations or ())] if found else []
-    for folder in [*folders, *Path("/usr/lib").glob("*/faketime")]:
-        for library in folder.rglob("libfaketime.so.1"):
-            return str(library)
-    pytest.skip("libfaketime is not installed")
+    folders = (found.submodule_search_locations or ()) if found else ()
+    return str(next(library for folder in folders for library in Path(folder).rglob("libfaketime.so.1")))
 
 
 @pytest.mark.fault(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,7 +98,7 @@ def test_a_rank_that_dies_while_the_disk_is_full(small_disk: Path) -> None:
     outcome="the run takes longer, and ends well, with all of its checkpoints",
 )
 @pytest.mark.long
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("background", ["false", "true"])
 def test_a_disk_that_is_slow_costs_time_only(it: Run, background: str) -> None:
     settings = ("train.updates=4", "parallel.timeout=15", "launch.restarts=0", f"checkpoint.background={background}")

@@ -20,7 +20,7 @@ from tests.faults.table import Kind
 from tests.faults.writer import NOT_SAVED, SAVED, content_of, save
 from tests.processes import ROOT, clean_environment
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+pytestmark = pytest.mark.usefixtures("strace")
 
 CHANGES = ("mkdir", "rename", "unlinkat", "rmdir", "write", "fsync")
 CALLS = ",".join((*CHANGES, "openat", "ftruncate", "close", "read", "newfstatat", "fstat", "getdents64", "lseek"))
