@@ -20,7 +20,8 @@ _USES = 20  # of files, for two checkpoints
 _WHAT: dict[What, int] = {  # with how often it comes
     "kill rank": 6,
     "kill writer": 4,
-    "kill agent": 3,
+    "kill agent": 2,
+    "kill keeper": 2,
     "kill launcher": 3,
     "end launcher": 3,
     "stop rank": 1,

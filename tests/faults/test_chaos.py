@@ -21,7 +21,7 @@ WORLDS = (1, 1, 2, 2, 3, 4)  # what is drawn from: fewer ranks start sooner
 ALIKE = ("model.safetensors", "optimizer.safetensors")
 USUAL_KILLS = 4
 BY = (
-    "at random: SIGKILL of a rank, of rank 0 while it writes a checkpoint, of the agent, of the "
+    "at random: SIGKILL of a rank, of rank 0 while it writes a checkpoint, of the agent, of its keeper, of the "
     "launcher; SIGTERM to the launcher; SIGSTOP of a rank"
 )
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
 
-What = Literal["kill rank", "stop rank", "kill agent", "kill launcher", "end launcher", "kill writer"]
+What = Literal["kill rank", "stop rank", "kill agent", "kill keeper", "kill launcher", "end launcher", "kill writer"]
+_ABOVE = {"agent": 1, "keeper": 2, "launcher": 3}  # how far above a rank it is
 _SIGNALS: dict[What, int] = {"stop rank": signal.SIGSTOP, "end launcher": signal.SIGTERM}
 
 
@@ -29,8 +30,8 @@ class Threat:
     Attributes:
         what: what happens: SIGKILL to what is named, but a rank is stopped by SIGSTOP and the launcher asked to end by
             SIGTERM. The writer is rank 0, killed while it writes a checkpoint.
-        rank: which rank does it to itself, or to the agent or the launcher above it; counted round where there are
-            fewer.
+        rank: which rank does it to itself, or to the agent, its keeper or the launcher above it; counted round where
+            there are fewer.
         at: at which of its losses in this launch, from 1; for the writer, at which use of a file of a checkpoint.
     """
 
@@ -125,11 +126,14 @@ class Fate:
 
 
 def _victim(what: What) -> int:
-    if what.endswith("agent"):
-        return os.getppid()
-    if what.endswith("launcher"):
-        return int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
-    return os.getpid()
+    pid = os.getpid()
+    for _ in range(_ABOVE.get(what.split()[1], 0)):
+        pid = _parent_of(pid)
+    return pid
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _told(path: Path) -> Path:
