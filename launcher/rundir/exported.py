@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+
+import numpy as np
 
 from launcher.rundir.durable import sync_folder, write_durably
 from launcher.rundir.manifest import MANIFEST, BadCheckpointError, Manifest
+from launcher.rundir.stored_tensors import METADATA, StoredChunk, refuse_gaps, stored_chunks, tensor_files
 
-_MODEL, _TRAINING, _METADATA = "model.safetensors", "training.json", "__metadata__"
+_MODEL, _TRAINING = "model", "training.json"
+_ABOUT = {"format": "pt"}  # that it is torch's: some who load it ask
 _ALIGNED = 8  # bytes
-_CHUNK = 2**22  # bytes
+_READ = 2**22  # bytes
 
 
 def export_model(folder: Path, target: Path) -> None:
     """Write the model of a checkpoint, which is verified once more as it is copied.
 
     Args:
-        folder: the checkpoint.
+        folder: the checkpoint, whose ranks may have written a part of each tensor each.
         target: the file to write or to replace.
 
     Raises:
@@ -31,64 +35,84 @@ def export_model(folder: Path, target: Path) -> None:
         OSError: it cannot be written.
     """
     same: dict[str, str] = json.loads((folder / _TRAINING).read_bytes())["model"]["same"]
-    expected = Manifest.from_text((folder / MANIFEST).read_bytes()).files[_MODEL].sha256
+    manifest = Manifest.from_text((folder / MANIFEST).read_bytes())
+    tensors: dict[str, list[StoredChunk]] = {}
+    digests: dict[StoredChunk, bytes] = {}
+    for file in tensor_files(folder, _MODEL):
+        chunks = sorted(stored_chunks([file]), key=lambda chunk: (chunk.begin, chunk.end))
+        digests |= zip(chunks, _digests(file, chunks, manifest.files[file.name].sha256), strict=True)
+        for chunk in chunks:
+            tensors.setdefault(chunk.tensor, []).append(chunk)
+    refuse_gaps(digests, {name: chunks[0].shape for name, chunks in tensors.items()})
     unfinished = target.with_name(f".{target.name}.unfinished")
     unfinished.unlink(missing_ok=True)
     try:
-        with (folder / _MODEL).open("rb") as source:
-            write_durably(unfinished, _under_all_names(source, same, expected))
+        write_durably(unfinished, _under_all_names(tensors, same, digests))
         unfinished.replace(target)
         sync_folder(target.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _under_all_names(source: BinaryIO, same: Mapping[str, str], expected: str) -> Iterator[bytes]:
-    """The pieces of the file. In this format no two names may share bytes: those of an alias come once more."""
-    length = source.read(8)
-    text = source.read(int.from_bytes(length, "little"))
-    whole = hashlib.sha256(length + text)
-    entries = json.loads(text)
-    metadata = entries.pop(_METADATA, None)
-    ordered = sorted(entries.items(), key=lambda entry: (entry[1]["data_offsets"], entry[0]))
-    names = {name: [name, *(alias for alias, kept in same.items() if kept == name)] for name in entries}
-    yield _head(ordered, names, metadata)
-    begin = source.tell()
-    for name, entry in ordered:
-        digests = set()
-        for written in names[name]:
-            digest = hashlib.sha256()
-            for chunk in _bytes_of(source, begin, entry["data_offsets"]):
-                digest.update(chunk)
-                if written == name:
-                    whole.update(chunk)
-                yield chunk
-            digests.add(digest.digest())
-        if len(digests) > 1:
-            raise BadCheckpointError(f"{name} has changed while it was read")
+def _digests(file: Path, chunks: Sequence[StoredChunk], expected: str) -> Iterator[bytes]:
+    """The checksum of each chunk of a file whose own is as it should be; they lie one behind the other."""
+    whole = hashlib.sha256()
+    with file.open("rb") as source:
+        begin = chunks[0].begin if chunks else file.stat().st_size
+        whole.update(source.read(begin))
+        for chunk in chunks:
+            own, left = hashlib.sha256(), chunk.end - chunk.begin
+            while left and (read := source.read(min(left, _READ))):
+                left -= len(read)
+                for digest in (whole, own):
+                    digest.update(read)
+            yield own.digest()
     if whole.hexdigest() != expected:
-        raise BadCheckpointError(f"{_MODEL} is damaged: its checksum is another")
+        raise BadCheckpointError(f"{file.name} is damaged: its checksum is another")
 
 
-def _head(ordered: list[tuple[str, Any]], names: Mapping[str, list[str]], metadata: Any) -> bytes:
-    entries = {} if metadata is None else {_METADATA: metadata}
+def _under_all_names(
+    tensors: Mapping[str, list[StoredChunk]], same: Mapping[str, str], digests: Mapping[StoredChunk, bytes]
+) -> Iterator[bytes | memoryview]:
+    """The pieces of the file. In this format no two names may share bytes: those of an alias come once more."""
+    ordered = sorted(tensors, key=lambda name: (-_item_bytes(tensors[name]), name))
+    names = {name: [name, *(alias for alias, kept in same.items() if kept == name)] for name in ordered}
+    yield _head(tensors, ordered, names)
+    for name in ordered:
+        whole = _put_together(tensors[name], digests)
+        for _ in names[name]:
+            yield whole
+
+
+def _head(tensors: Mapping[str, list[StoredChunk]], ordered: Sequence[str], names: Mapping[str, list[str]]) -> bytes:
+    entries: dict[str, object] = {METADATA: _ABOUT}
     end = 0
-    for name, entry in ordered:
-        size = entry["data_offsets"][1] - entry["data_offsets"][0]
+    for name in ordered:
+        first = tensors[name][0]
         for written in names[name]:
-            start, end = end, end + size
-            entries[written] = {**entry, "data_offsets": [start, end]}
+            start, end = end, end + prod(first.shape) * _item_bytes(tensors[name])
+            entries[written] = {"dtype": first.dtype, "shape": first.shape, "data_offsets": [start, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % _ALIGNED)
     return len(text).to_bytes(8, "little") + text
 
 
-def _bytes_of(source: BinaryIO, begin: int, offsets: list[int]) -> Iterator[bytes]:
-    source.seek(begin + offsets[0])
-    left = offsets[1] - offsets[0]
-    while left:
-        chunk = source.read(min(left, _CHUNK))
-        if not chunk:
-            raise BadCheckpointError(f"{_MODEL} has too few bytes")
-        left -= len(chunk)
-        yield chunk
+def _put_together(chunks: Sequence[StoredChunk], digests: Mapping[StoredChunk, bytes]) -> memoryview:
+    """The bytes of a tensor."""
+    shape, item = chunks[0].shape, _item_bytes(chunks)
+    whole = np.empty((*shape, item), dtype=np.uint8)
+    for chunk in chunks:
+        with chunk.file.open("rb") as source:
+            source.seek(chunk.begin)
+            read = source.read(chunk.end - chunk.begin)
+        if hashlib.sha256(read).digest() != digests[chunk]:
+            raise BadCheckpointError(f"{chunk.tensor} has changed while it was read")
+        box = tuple(slice(at, at + length) for at, length in zip(chunk.offsets, chunk.sizes, strict=True))
+        whole[box] = np.frombuffer(read, dtype=np.uint8).reshape(*chunk.sizes, item)
+    return whole.reshape(-1).data
+
+
+def _item_bytes(chunks: Sequence[StoredChunk]) -> int:
+    """The size of one element; of a tensor that has none it does not matter."""
+    first = chunks[0]
+    return (first.end - first.begin) // max(prod(first.sizes), 1)

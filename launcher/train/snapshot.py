@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 Numbers = dict[str, Any]
 """What JSON holds."""
 
-_SAME = "same"  # name → the name that a tensor of one memory is kept under
+SAME = "same"
+"""In the numbers of a model's state: name → the name that a tensor of the same memory is kept under."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,6 @@ class Tensors:
 
     tensors: Mapping[str, Tensor]
     numbers: Numbers
-
-
-class HostCopy:
-    """Copies of a state on the host, which later updates do not change.
-
-    Each is made in the memory of the one before: to get memory from the system takes longer than to fill it.
-    """
-
-    def __init__(self) -> None:
-        self._memory: dict[str, Tensor] = {}
-
-    def of(self, state: Tensors) -> Tensors:
-        """Copy a state over the copy before."""
-        before, self._memory = self._memory, {}
-        for name, tensor in state.tensors.items():
-            memory = before.get(name)
-            if memory is None or (memory.shape, memory.dtype) != (tensor.shape, tensor.dtype):
-                memory = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            self._memory[name] = memory.copy_(tensor)
-        return Tensors(dict(self._memory), state.numbers)
 
 
 def model_state(model: nn.Module) -> Tensors:
@@ -82,7 +63,7 @@ def load_model_state(model: nn.Module, state: Tensors) -> None:
     Raises:
         OtherModelError: it is another model.
     """
-    tensors = under_all_names(state)
+    tensors = under_all_names(state.tensors, state.numbers)
     refuse_other_model(tensors, model.state_dict())
     model.load_state_dict(tensors)
 
@@ -94,12 +75,32 @@ def kept_once(tensors: Mapping[str, Tensor], same: Mapping[str, str]) -> Tensors
         tensors: name → tensor.
         same: every other name → the name that its tensor has there.
     """
-    return Tensors(_apart(tensors), {_SAME: dict(same)})
+    return Tensors(_apart(tensors), {SAME: dict(same)})
 
 
-def under_all_names(state: Tensors) -> dict[str, Tensor]:
+def kept_as(name: str, numbers: Numbers) -> str:
+    """The name that a tensor of a model's state is kept under."""
+    kept: str = numbers[SAME].get(name, name)
+    return kept
+
+
+def under_all_names(tensors: Mapping[str, Tensor], numbers: Numbers) -> dict[str, Tensor]:
     """The tensors of a model's state, a tied weight under each of its names."""
-    return {**state.tensors, **{name: state.tensors[kept] for name, kept in state.numbers[_SAME].items()}}
+    return {**tensors, **{name: tensors[kept] for name, kept in numbers[SAME].items()}}
+
+
+def first_names(state: Mapping[str, object]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Each tensor of a model's state once, under the first of its names.
+
+    Args:
+        state: name → tensor, where one that has several names is the same object under each.
+
+    Returns:
+        Every other name → the first, and the first names → tensor.
+    """
+    first: dict[int, str] = {}
+    same = {name: first[id(value)] for name, value in state.items() if first.setdefault(id(value), name) != name}
+    return same, {name: value for name, value in state.items() if name not in same}
 
 
 def refuse_other_model(kept: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -135,26 +136,25 @@ def _shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape)) or "a number"
 
 
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, whole: Callable[[Tensor], Tensor] = lambda values: values.detach()
-) -> Tensors:
-    """What an optimizer remembers of each parameter. Its settings are the recipe's, and not kept.
+def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
+    """What an optimizer remembers of each parameter. Its settings are the recipe's, and not kept."""
+    state = optimizer_values(optimizer)
+    return Tensors(_apart({name: values.detach() for name, values in state.tensors.items()}), state.numbers)
 
-    Args:
-        optimizer: the optimizer.
-        whole: what to keep of each tensor, where a rank has a part of it only.
-    """
+
+def optimizer_values(optimizer: torch.optim.Optimizer) -> Tensors:
+    """As `optimizer_state`, in the optimizer's own tensors, of which a rank may have a part only."""
     tensors: dict[str, Tensor] = {}
     numbers: Numbers = {}
     for index, remembered in optimizer.state_dict()["state"].items():
         for key, value in remembered.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{key}"] = whole(value)
+                tensors[f"{index}.{key}"] = value
             elif value is None or isinstance(value, bool | int | float):
                 numbers[f"{index}.{key}"] = value
             else:
                 raise TypeError(f"the optimizer remembers {key}, a {type(value).__name__}: checkpoints have no such")
-    return Tensors(_apart(tensors), numbers)
+    return Tensors(tensors, numbers)
 
 
 def optimizer_kind(optimizer: torch.optim.Optimizer, model: nn.Module) -> Numbers:

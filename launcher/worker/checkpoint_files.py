@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file
 
 from launcher.rundir.durable import write_durably
 from launcher.rundir.manifest import FileFacts
+from launcher.rundir.stored_tensors import rank_file, refuse_gaps, stored_chunks, tensor_files, whole_file
+from launcher.train.chunks import Parts
 from launcher.train.snapshot import Numbers, Tensors
 from launcher.worker.tensor_file import tensor_file
 
@@ -23,44 +22,63 @@ KIND = "optimizer_kind"
 
 @dataclass(frozen=True)
 class Captured:
-    """What all ranks hold alike after an update, as rank 0 writes it.
+    """The state after an update, as the ranks write it.
 
     Attributes:
         update: updates made.
-        model: the model.
-        optimizer: what the optimizer remembers.
-        numbers: all else.
+        model: the model: whole, for rank 0 to write, or this rank's parts of it.
+        optimizer: what the optimizer remembers, in the same way.
+        numbers: all else that the ranks hold alike.
     """
 
     update: int
-    model: Tensors
-    optimizer: Tensors
+    model: Tensors | Parts
+    optimizer: Tensors | Parts
     numbers: Numbers
 
-    def write(self, folder: Path, moved: Callable[[], None] = lambda: None) -> dict[str, FileFacts]:
-        """Write it; the facts of each file, by name.
+    @property
+    def in_parts(self) -> bool:
+        """Whether every rank has to write some of it."""
+        return isinstance(self.model, Parts)
+
+    def write_parts(self, folder: Path, rank: int, moved: Callable[[], None] = lambda: None) -> dict[str, FileFacts]:
+        """Write this rank's parts; the facts of each file, by name.
 
         Args:
             folder: where.
-            moved: called, from several threads, whenever some of it is written.
+            rank: this rank.
+            moved: called whenever some of it is written.
         """
-        names = [tensors_of(name) for name in (MODEL, OPTIMIZER)]
-        contents = [tensor_file(state.tensors) for state in (self.model, self.optimizer)]
+        files = {}
+        for name, state in ((MODEL, self.model), (OPTIMIZER, self.optimizer)):
+            if isinstance(state, Parts) and any(part.chunks for part in state.tensors.values()):
+                from launcher.worker.chunk_storage import save_chunks  # long to import, and not always needed
+
+                file = rank_file(name, rank)
+                files[file] = save_chunks(folder / file, state.tensors, moved)
+        return files
+
+    def write(self, folder: Path, moved: Callable[[], None] = lambda: None) -> dict[str, FileFacts]:
+        """Write what rank 0 writes for all; the facts of each file, by name.
+
+        Args:
+            folder: where, which holds the parts of all ranks by now.
+            moved: called, from several threads, whenever some of it is written.
+
+        Raises:
+            BadCheckpointError: what the ranks have written is not the whole.
+        """
+        states = ((MODEL, self.model), (OPTIMIZER, self.optimizer))
+        whole = {whole_file(name): tensor_file(state.tensors) for name, state in states if isinstance(state, Tensors)}
+        for name, state in states:
+            if isinstance(state, Parts):
+                shapes = {tensor: part.shape for tensor, part in state.tensors.items()}
+                refuse_gaps(stored_chunks(tensor_files(folder, name)), shapes)
         with ThreadPoolExecutor() as together:
-            facts = together.map(write_durably, (folder / name for name in names), contents, repeat(moved))
-            files = dict(zip(names, facts, strict=True))
+            facts = together.map(write_durably, (folder / name for name in whole), whole.values(), repeat(moved))
+            files = dict(zip(whole, facts, strict=True))
         numbers = {**self.numbers, MODEL: self.model.numbers, OPTIMIZER: self.optimizer.numbers}
         return {**files, TRAINING: write_numbers(folder / TRAINING, numbers)}
-
-
-def read_tensors(folder: Path, name: str, numbers: Mapping[str, Any]) -> Tensors:
-    """The model, or what the optimizer remembers, with what the numbers of the checkpoint say of it."""
-    return Tensors(load_file(folder / tensors_of(name)), numbers[name])
-
-
-def tensors_of(name: str) -> str:
-    """The file of the model, or of the optimizer."""
-    return f"{name}.safetensors"
 
 
 def of_rank(rank: int) -> str:

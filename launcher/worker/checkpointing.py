@@ -22,15 +22,13 @@ from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lineage import RECIPE
 from launcher.rundir.manifest import FileFacts
+from launcher.train.engines.process_group import gather_beside
+from launcher.train.host_copy import HostCopy
 from launcher.train.job import Job
-from launcher.train.snapshot import (
-    HostCopy,
-    Numbers,
-    model_state,
-    randomness,
-)
+from launcher.train.snapshot import Numbers, model_state, randomness
 from launcher.worker.attempt import Failed, attempt
 from launcher.worker.checkpoint_files import KIND, MODEL, OPTIMIZER, Captured, of_rank, write_numbers
+from launcher.worker.preparation import Gather
 from launcher.worker.tensor_file import refuse_other_types
 from launcher.worker.waiting import nothing_to_do, of_all_ranks
 
@@ -40,6 +38,8 @@ _T = TypeVar("_T")
 
 class RunSaver:
     """Writes checkpoints to the directory of a run: rank 0 what all ranks hold alike, each rank what is its own.
+
+    Where ranks hold the model in parts, each writes its parts, and none needs room for the whole.
 
     A checkpoint that cannot be written (the disk is full, say) costs a warning and no more. A disk that is slow costs
     time: threads write, and the ranks wait for each other in no collective that would be given up meanwhile.
@@ -59,7 +59,8 @@ class RunSaver:
         self._recipe = recipe_mark(job.plan)
         self._say = say
         self._saved_at = monotonic()
-        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writer, self._beside = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
+        self._gather_beside: Gather | None = None
         self._under_way: Future[None] | None = None  # what all ranks are to wait for; only rank 0 has work in it
         self._parts_written = self._parts_seen = 0
         self._copies = {MODEL: HostCopy(), OPTIMIZER: HostCopy()}
@@ -76,7 +77,7 @@ class RunSaver:
     def save(self, window: Window) -> None:
         """Write a checkpoint; on every rank after the same update.
 
-        In the background that is a copy of the state, which rank 0 writes while the training goes on.
+        In the background that is a copy of the state, which is written while the training goes on.
 
         Raises:
             StaleWriterError: a later launch has taken the run over.
@@ -90,13 +91,34 @@ class RunSaver:
         folder, own = Path(begun), randomness(engine.device)
         reports = self._all(self._writer.submit(attempt, lambda: self._write_own(folder, own)))
         self._saved_at = monotonic()
-        captured = self._captured(window)  # with all ranks, of which each may hold a part
-        if not self._settings.background:
-            self._by_first(lambda: self._complete(folder, captured, reports))
-        elif engine.rank != 0:
-            self._under_way = nothing_to_do()
-        else:
-            self._under_way = self._writer.submit(self._complete, folder, self._copied(captured), reports)
+        captured = self._captured(window)
+        if self._settings.background:
+            self._under_way = self._go_on_beside(folder, captured, reports)
+            return
+        if captured.in_parts:
+            reports += self._all(self._written_parts(folder, captured))
+        self._by_first(lambda: self._complete(folder, captured, reports))
+
+    def _go_on_beside(self, folder: Path, captured: Captured, reports: list[Any]) -> Future[None]:
+        """Copy the state, and write the copy while the training goes on."""
+        if captured.in_parts:
+            if self._gather_beside is None:
+                self._gather_beside = gather_beside(self._job.plan.recipe.parallel.timeout)
+            gather, copied = self._gather_beside, self._copied(captured)
+            return self._beside.submit(self._complete_together, folder, copied, reports, gather)
+        if self._job.engine.rank != 0:
+            return nothing_to_do()
+        return self._writer.submit(self._complete, folder, self._copied(captured), reports)
+
+    def _complete_together(self, folder: Path, captured: Captured, reports: list[Any], gather: Gather) -> None:
+        """Write this rank's parts, and commit on rank 0 when all ranks have."""
+        parts = of_all_ranks(self._written_parts(folder, captured), gather)
+        if self._job.engine.rank == 0:
+            self._complete(folder, captured, [*reports, *parts])
+
+    def _written_parts(self, folder: Path, captured: Captured) -> Future[dict[str, FileFacts] | Failed]:
+        rank = self._job.engine.rank
+        return self._writer.submit(attempt, lambda: captured.write_parts(folder, rank, self._moved))
 
     def finish(self) -> None:
         """Wait for what is written in the background; on every rank after the same update.

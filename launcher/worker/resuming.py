@@ -13,10 +13,11 @@ from launcher.rundir.checkpoints import Checkpoint, Checkpoints, NoCheckpointErr
 from launcher.rundir.layout import RunDirectory
 from launcher.train.job import Job
 from launcher.train.randomness import seed_everything
-from launcher.train.snapshot import Numbers, OtherModelError, Tensors, restore_randomness
+from launcher.train.snapshot import Numbers, OtherModelError, restore_randomness
 from launcher.words import plural
 from launcher.worker.attempt import Failed, attempt
-from launcher.worker.checkpoint_files import KIND, MODEL, OPTIMIZER, TRAINING, of_rank, read_numbers, read_tensors
+from launcher.worker.checkpoint_files import KIND, MODEL, OPTIMIZER, TRAINING, of_rank, read_numbers
+from launcher.worker.kept_tensors import KeptTensors
 from launcher.worker.preparation import Gather
 from launcher.worker.waiting import nothing_to_do, of_all_ranks
 
@@ -69,11 +70,11 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
             [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
         )
     try:
-        job.engine.load_model_state(read_tensors(folder, MODEL, numbers))
+        job.engine.load_model_state(KeptTensors(folder, MODEL, numbers[MODEL]))
     except OtherModelError as other:
         cure = "Set the model back, or begin another run with another --run-id"
         raise RequestError([Mistake("task", f"the run was begun with another model: {other}", cure)]) from None
-    _load_optimizer(read_tensors(folder, OPTIMIZER, numbers), numbers, job, say)
+    _load_optimizer(KeptTensors(folder, OPTIMIZER, numbers[OPTIMIZER]), numbers, job, say)
     job.stepper.restore(numbers["stepper"])
     job.results.restore(numbers["results"])
     if numbers["world_size"] == job.engine.world_size:
@@ -85,12 +86,12 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
     job.guard.before_keeping(numbers["update"])
 
 
-def _load_optimizer(state: Tensors, numbers: Numbers, job: Job, say: Say) -> None:
+def _load_optimizer(kept: KeptTensors, numbers: Numbers, job: Job, say: Say) -> None:
     """Give the optimizer its memory back, unless it is that of another one: only a fork gets so far with it."""
     now = job.optimizer_kind
     was = numbers.get(KIND, now)  # checkpoints from before it was noted
     if was == now:
-        job.engine.load_optimizer_state(job.stepper.optimizer, state)
+        job.engine.load_optimizer_state(job.stepper.optimizer, kept)
         return
     same = was["algorithm"] == now["algorithm"]
     what = "it had other parameters" if same else f"it was {was['algorithm']}, and is {now['algorithm']} now"

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from launcher.rundir.stored_tensors import METADATA
+
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -26,20 +28,25 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+"""What safetensors calls them → torch's types."""
 _ALIGNED = 8  # bytes; the largest items come first, so that each begins at a multiple of its size
 
 
-def tensor_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def tensor_file(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
     """The pieces of the file, one tensor after the other.
 
     Args:
         tensors: of any shape, contiguous, on any device.
+        metadata: what the file is to say besides.
 
     Raises:
         TypeError: the format has no such type.
     """
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    yield _head(ordered)
+    yield _head(ordered, metadata)
     for _, tensor in ordered:
         if tensor.numel():
             yield tensor.detach().cpu().flatten().view(torch.uint8).numpy().data
@@ -56,9 +63,10 @@ def refuse_other_types(tensors: Mapping[str, Tensor]) -> None:
             raise TypeError(f"{name} is of {tensor.dtype}: checkpoints have no such tensors")
 
 
-def _head(ordered: list[tuple[str, Tensor]]) -> bytes:
+def _head(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str] | None) -> bytes:
     refuse_other_types(dict(ordered))
-    entries, end = {}, 0
+    entries: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
+    end = 0
     for name, tensor in ordered:
         start, end = end, end + tensor.nbytes
         entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +41,8 @@ from tests.distributed.gradients import (
     splits,
     unsplit,
 )
+from tests.distributed.kept import kept
+from tests.distributed.kept import whole as put_together_of
 
 SUBJECT = ENGINES["fsdp"]
 HARDEST = (("tokens", "one"), ("none on a rank", "own forwards"))  # items and layouts, where ranks are uneven
@@ -342,14 +343,14 @@ def different_models() -> float:
     return float((whole(model.weight) - mine).abs().max())
 
 
-def states() -> dict[str, Any]:
-    """A state is kept whole, the tied weight once, and another model and optimizer take it up bit for bit."""
+def states(copies: int) -> dict[str, Any]:
+    """Each rank keeps its rows, the tied weight once, and another model and optimizer take it up bit for bit."""
 
     def made(seed: int) -> tuple[FsdpEngine, torch.optim.Optimizer]:
         torch.manual_seed(seed)
         model = nn.ModuleDict({"a": nn.Linear(3, 5), "b": nn.Linear(3, 5), "n": nn.BatchNorm1d(5)})
         model["b"].weight = model["a"].weight
-        engine = FsdpEngine(model, CPU, FsdpSection(wrap=("BatchNorm1d",)))
+        engine = FsdpEngine(model, CPU, FsdpSection(wrap=("BatchNorm1d",)), copies)
         return engine, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
 
     def forward(model: Any) -> Tensor:
@@ -366,17 +367,18 @@ def states() -> dict[str, Any]:
                 engine.reduce()
                 engine.step(optimizer, scaler, 1.0)
 
-    def kept(engine: FsdpEngine, optimizer: torch.optim.Optimizer) -> tuple[Tensors, Tensors]:
-        return engine.model_state(), engine.optimizer_state(optimizer)
+    def put_together(engine: FsdpEngine, optimizer: torch.optim.Optimizer) -> tuple[Tensors, Tensors]:
+        return put_together_of(engine.model_state()), put_together_of(engine.optimizer_state(optimizer))
 
     one, other = made(0), made(1)
     steps(*one)
-    model, optimizer = (of_rank_0(state) for state in kept(*one))
-    other[0].load_model_state(model)
-    other[0].load_optimizer_state(other[1], optimizer)
+    before = put_together(*one)
+    with kept(one[0].model_state()) as model, kept(one[0].optimizer_state(one[1])) as optimizer:
+        other[0].load_model_state(model)
+        other[0].load_optimizer_state(other[1], optimizer)
     for pair in (one, other):
         steps(*pair)
-    after = [[of_rank_0(state) for state in kept(*pair)] for pair in (one, other)]
+    after = [put_together(*pair) for pair in (one, other)]
     alike = all(
         mine.tensors.keys() == theirs.tensors.keys()
         and all(torch.equal(mine.tensors[name], theirs.tensors[name]) for name in mine.tensors)
@@ -384,18 +386,11 @@ def states() -> dict[str, Any]:
     )
     return {
         "alike": alike,
-        "moved": not torch.equal(after[0][0].tensors["a.weight"], model.tensors["a.weight"]),
-        "names": sorted(model.tensors),
-        "same": model.numbers["same"],
-        "remembered": len(optimizer.tensors),
+        "moved": not torch.equal(after[0][0].tensors["a.weight"], before[0].tensors["a.weight"]),
+        "names": sorted(before[0].tensors),
+        "same": before[0].numbers["same"],
+        "remembered": len(before[1].tensors),
     }
-
-
-def of_rank_0(state: Tensors) -> Tensors:
-    """What rank 0 would have written, as every rank would read it."""
-    told: list[Any] = [deepcopy(state)]  # or rank 0 would go on with the tensors of the engine itself
-    dist.broadcast_object_list(told, 0)
-    return Tensors(told[0].tensors, told[0].numbers)
 
 
 def main(out: Path) -> None:
@@ -411,7 +406,7 @@ def main(out: Path) -> None:
         "half": half(),
         "guarded": guarded(2 if world == 4 else 1),
         "different models": different_models(),
-        "states": states(),
+        "states": states(2 if world == 4 else 1),
     }
     gathered: list[Any] = [None] * world
     dist.all_gather_object(gathered, results)

@@ -116,7 +116,7 @@ def test_the_model_of_rank_0_is_shared_out(found: Worlds, world: int) -> None:
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_state_is_whole_and_goes_on_bit_for_bit(found: Worlds, world: int) -> None:
+def test_a_state_is_kept_in_parts_and_goes_on_bit_for_bit(found: Worlds, world: int) -> None:
     names = ["a.bias", "a.weight", "b.bias", "n.bias", "n.num_batches_tracked", "n.running_mean", "n.running_var"]
     for results in found[world]:
         result: dict[str, Any] = results["states"]

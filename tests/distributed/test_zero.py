@@ -65,3 +65,19 @@ def test_evaluation_counts_every_sample_once(measured: Worlds, world: int, stage
             "number": (samples - 1) / 2,
             "weighted": weighted,
         }
+
+
+@over_all
+def test_a_state_is_kept_in_parts_and_taken_up_bit_for_bit(measured: Worlds, world: int, stage: int) -> None:
+    """A tied weight once, a frozen one in its own format, and parameters whose parts begin and end within a row."""
+    found = measured[world][f"{stage}/states"]
+    parameters = ["a.bias", "a.weight", "b.bias", "n.bias", "n.weight"]
+    frozen = ["model f.bias", "model f.weight"]
+    buffers = [f"model n.{name}" for name in ("num_batches_tracked", "running_mean", "running_var")]
+    state = ("exp_avg", "exp_avg_sq", "step")
+    remembered = [f"optimizer {index}.{key}" for index in range(len(parameters)) for key in state]
+    assert found["names"] == sorted([*(f"model {name}" for name in parameters), *frozen, *buffers, *remembered])
+    assert set(found["strange"]).isdisjoint({*frozen, "model a.weight"})
+    assert found["taken"]
+    assert found["alike"]
+    assert sorted(found["still"]) == frozen

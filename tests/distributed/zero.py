@@ -43,6 +43,7 @@ from tests.distributed.gradients import (
     splits,
     unsplit,
 )
+from tests.distributed.kept import kept, whole
 
 STAGES = (0, 1, 2, 3)
 LAYOUTS = ("one", "own forwards")
@@ -134,7 +135,7 @@ def engine_of(model: nn.Module, stage: int, clip: float | None = None) -> tuple[
 
 def stepped_gradient(engine: DeepspeedEngine, optimizer: torch.optim.Optimizer) -> Tensor | None:
     """The gradient of the last step as one vector, on rank 0."""
-    tensors = engine.optimizer_state(optimizer).tensors
+    tensors = whole(engine.optimizer_state(optimizer)).tensors
     if engine.rank:
         return None
     return torch.cat([tensors[f"{index}.momentum_buffer"].flatten() for index in range(len(tensors))])
@@ -223,6 +224,57 @@ def evaluated(stage: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def states(stage: int) -> dict[str, Any]:
+    """What the ranks keep of a model with a tied, a frozen and an odd parameter is taken up by another, bit for bit."""
+
+    def made(seed: int) -> tuple[DeepspeedEngine, torch.optim.Optimizer]:
+        torch.manual_seed(seed)
+        model = nn.ModuleDict(
+            {"a": nn.Linear(3, 5), "b": nn.Linear(3, 5), "n": nn.BatchNorm1d(5), "f": nn.Linear(5, 7)}
+        )
+        model["b"].weight = model["a"].weight
+        model["f"].requires_grad_(False)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        engine = DeepspeedEngine(model, torch.device("cpu"), config_of(stage, 1))
+        engine.hold(optimizer)
+        return engine, optimizer
+
+    def forward(model: Any) -> Tensor:
+        total: Tensor = (model["f"](model["n"](model["a"](inputs))).sum(1) + model["b"](inputs).sum(1)).square().sum()
+        return total
+
+    def step(engine: DeepspeedEngine, optimizer: torch.optim.Optimizer) -> None:
+        engine.micro_step(forward, boundary=True)
+        engine.reduce()
+        engine.step(optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+
+    def put_together(engine: DeepspeedEngine, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        return {
+            f"{what} {name}": tensor
+            for what, state in (("model", engine.model_state()), ("optimizer", engine.optimizer_state(optimizer)))
+            for name, tensor in whole(state).tensors.items()
+        }
+
+    inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(dist.get_rank()))
+    one, other = made(0), made(1)
+    step(*one)
+    before, strange = put_together(*one), put_together(*other)
+    with kept(one[0].model_state()) as model, kept(one[0].optimizer_state(one[1])) as optimizer:
+        other[0].load_model_state(model)
+        other[0].load_optimizer_state(other[1], optimizer)
+    taken = put_together(*other)
+    step(*one)
+    step(*other)
+    after, theirs = put_together(*one), put_together(*other)
+    return {
+        "names": sorted(before),
+        "strange": [name for name, tensor in strange.items() if torch.equal(tensor, before[name])],
+        "taken": all(torch.equal(tensor, taken[name]) for name, tensor in before.items()),
+        "alike": all(torch.equal(tensor, theirs[name]) for name, tensor in after.items()),
+        "still": [name for name, tensor in after.items() if torch.equal(tensor, before[name])],
+    }
+
+
 class WithForward(Numbered):
     """Evaluates by a forward pass."""
 
@@ -245,5 +297,6 @@ def main(out: Path) -> None:
                     results[f"{stage}/{case.name}"] = asdict(found)
             results[f"{stage}/clipped"] = clipped(stage, world)
             results[f"{stage}/evaluated"] = evaluated(stage)
+            results[f"{stage}/states"] = states(stage)
     if dist.get_rank() == 0:
         out.write_text(json.dumps(results))

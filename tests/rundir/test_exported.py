@@ -13,6 +13,7 @@ from launcher.rundir.checkpoints import Checkpoints
 from launcher.rundir.exported import export_model
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.manifest import BadCheckpointError
+from launcher.train.chunks import Part, Parts
 from launcher.train.snapshot import Tensors, model_state
 from launcher.worker.checkpoint_files import Captured
 
@@ -31,27 +32,44 @@ class Tied(nn.Module):
         self.register_buffer("none", torch.zeros(0, 2))
 
 
-def checkpoint_of(folder: Path, model: nn.Module) -> Path:
+def checkpoint_of(folder: Path, model: nn.Module, ranks: int = 0) -> Path:
+    """A checkpoint that rank 0 has written, or all of several ranks a part of each tensor."""
     store = Checkpoints(RunDirectory(folder), print)
     unfinished = store.begin(1)
-    files = Captured(1, model_state(model), Tensors({}, {}), {}).write(unfinished)
+    whole, nothing = model_state(model), Tensors({}, {})
+    files = {} if ranks else Captured(1, whole, nothing, {}).write(unfinished)
+    for rank in reversed(range(ranks)):
+        captured = Captured(1, Parts(stretches(whole, rank, ranks), whole.numbers), nothing, {})
+        files |= captured.write_parts(unfinished, rank)
+        files |= captured.write(unfinished) if rank == 0 else {}
     return store.commit(unfinished, 1, files).folder
 
 
-def test_a_tied_weight_has_all_of_its_names(tmp_path: Path) -> None:
+def stretches(state: Tensors, rank: int, ranks: int) -> dict[str, Part]:
+    parts = {}
+    for name, tensor in state.tensors.items():
+        size = -(-tensor.numel() // ranks)
+        part = Part.stretch(tensor.shape, min(rank * size, tensor.numel()), tensor.flatten()[rank * size :][:size])
+        parts[name] = Part.whole(tensor) if rank == 0 and not tensor.numel() else part
+    return parts
+
+
+@pytest.mark.parametrize("ranks", [0, 1, 4])
+def test_a_tied_weight_has_all_of_its_names(tmp_path: Path, ranks: int) -> None:
     written, target = Tied(), tmp_path / "model.safetensors"
     target.write_text("an older one")
     (tmp_path / ".model.safetensors.unfinished").write_text("of an export that was killed")
-    export_model(checkpoint_of(tmp_path, written), target)
+    export_model(checkpoint_of(tmp_path, written, ranks), target)
     read = load_file(target)
     Tied().load_state_dict(read)
     assert all(torch.equal(read[name], value) for name, value in written.state_dict().items())
     assert not list(tmp_path.glob(".model*"))
 
 
-def test_a_damaged_model_is_not_exported(tmp_path: Path) -> None:
-    folder = checkpoint_of(tmp_path, Tied())
-    model = folder / "model.safetensors"
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_damaged_model_is_not_exported(tmp_path: Path, ranks: int) -> None:
+    folder = checkpoint_of(tmp_path, Tied(), ranks)
+    model = folder / ("model_00001.safetensors" if ranks else "model.safetensors")
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
     model.write_bytes(content)

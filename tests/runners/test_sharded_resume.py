@@ -55,6 +55,38 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, world: int,
 
 
 @pytest.mark.fault(
+    Kind.DISK,
+    "the disk of one of the ranks that write a checkpoint together is full",
+    by="ENOSPC where it writes its part, in the background or not",
+    outcome="a warning; nothing half-written is left; the training goes on, and the next checkpoint is whole",
+)
+@pytest.mark.parametrize("background", ["true", "false"])
+@pytest.mark.parametrize("file", ["model_00001.safetensors", "optimizer_00000.safetensors"])
+def test_a_part_that_cannot_be_written_costs_a_checkpoint_and_no_more(
+    tmp_path: Path, background: str, file: str
+) -> None:
+    job = (*FSDP, "launch.nproc_per_node=2", "checkpoint.every=2", f"checkpoint.background={background}")
+    run(tmp_path, "whole", *job)
+    said = run(tmp_path, "it", *job, env={"NO_ROOM": f".unfinished_step_00000004.1/{file}"})
+    assert said.count("warning: no checkpoint after update 4: No space left on device") == 1
+    assert state(tmp_path, "it") == state(tmp_path, "whole")
+    left = sorted(path.name for path in (tmp_path / "it" / "checkpoints").iterdir())
+    assert left == ["step_00000002", "step_00000006", "step_00000008"]
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_each_rank_writes_its_part_and_none_the_whole(tmp_path: Path, background: str) -> None:
+    run(tmp_path, "it", *FSDP, "launch.nproc_per_node=2", f"checkpoint.background={background}")
+    files = state(tmp_path, "it")
+    assert sorted(files) == sorted(
+        ["training.json", *(f"rank_{rank:05d}.json" for rank in range(2))]
+        + [f"{what}_{rank:05d}.safetensors" for what in ("model", "optimizer") for rank in range(2)]
+    )
+    sizes = [len(files[f"optimizer_{rank:05d}.safetensors"]) for rank in range(2)]
+    assert max(sizes) < 1.2 * min(sizes)
+
+
+@pytest.mark.fault(
     Kind.WORLD,
     "a run that holds the model in parts goes on on other ranks: 2, 3, 1",
     by="SIGKILL of a rank; --resume auto",

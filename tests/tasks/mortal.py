@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ class Mortal(Task):
     """Least squares with dropout, under threats from the environment.
 
     KILL=R:N kills rank R at its loss number N, and POISON=I whatever rank meets sample I; for THREATS see there. DATA=N
-    makes other data.
+    makes other data. NO_ROOM=FILE finds the disk full for whatever file ends so.
     """
 
     def __init__(self) -> None:
         self.fate = Fate()
+        if "NO_ROOM" in os.environ:
+            sys.addaudithook(_no_room)
         rank, _, at = os.environ.get("KILL", "-1:0").partition(":")
         self.left = int(at) if rank == os.environ.get("RANK", "0") else 0
         generator = torch.Generator().manual_seed(int(os.environ.get("DATA", "0")))
@@ -51,6 +55,12 @@ class Mortal(Task):
         if self.left == 0 or (self.poison is not None and bool((inputs == self.poison).all(dim=1).any())):
             os.kill(os.getpid(), signal.SIGKILL)
         return functional.mse_loss(model(inputs), targets)
+
+
+def _no_room(event: str, arguments: tuple[Any, ...]) -> None:
+    """Whatever Python does with files passes here first."""
+    if event == "open" and str(arguments[0]).endswith(os.environ["NO_ROOM"]):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Counted(Mortal):

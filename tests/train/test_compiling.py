@@ -22,6 +22,7 @@ from launcher.train.compiling import compile_model
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.job import build_job, build_materials
 from launcher.train.loop import train
+from launcher.train.snapshot import Tensors
 from launcher.train.task import Loss, Task
 
 CPU = torch.device("cpu")
@@ -113,7 +114,9 @@ def trained(task: type[Task], compiles: bool, **sections: Any) -> tuple[list[flo
     job = build_job(plan, materials, 0, CPU, lambda: False)
     losses: list[float] = []
     train(job, lambda result: losses.append(result.row()["train/loss"]), lambda update: None)
-    return losses, dict(job.engine.model_state().tensors)
+    state = job.engine.model_state()
+    assert isinstance(state, Tensors)
+    return losses, dict(state.tensors)
 
 
 def test_a_training_compiles_for_micro_batches_the_tail_and_evaluation(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from launcher.plan.windows import Window
+from launcher.train.chunks import Kept, Parts
 from launcher.train.engines.small_reductions import Operation, PendingValues
 from launcher.train.snapshot import Tensors
 
@@ -148,24 +149,24 @@ class Engine(Protocol):
         """Whether the reduced gradient is finite, the same on every rank; the host waits for the answer."""
         ...
 
-    def model_state(self) -> Tensors:
-        """The whole parameters and buffers, on rank 0; every rank must ask, and others may be given less."""
+    def model_state(self) -> Tensors | Parts:
+        """The parameters and buffers: whole, where every rank has them, or what this rank is to keep of them."""
         ...
 
-    def load_model_state(self, state: Tensors) -> None:
-        """Give the model whole parameters and buffers, which every rank has.
+    def load_model_state(self, kept: Kept) -> None:
+        """Give the model the parameters and buffers of a checkpoint; every rank must ask.
 
         Raises:
             OtherModelError: they are those of another model.
         """
         ...
 
-    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
-        """What the optimizer remembers of each parameter as a whole, on rank 0; every rank must ask."""
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors | Parts:
+        """What the optimizer remembers of each parameter, in the same way as `model_state`."""
         ...
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
-        """Give the optimizer its memory back, of which every rank has the whole."""
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, kept: Kept) -> None:
+        """Give the optimizer its memory back."""
         ...
 
     def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:

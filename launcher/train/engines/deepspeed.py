@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from launcher.plan.windows import Window
+from launcher.train.chunks import Kept, Parts
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.gradients import gradients_of, padded_elements, squared_norm, trained
@@ -147,21 +148,21 @@ class DeepspeedEngine:
         """Whether the gradient is, at stage 0; from stage 1 on DeepSpeed finds out as it steps, and leaves it out."""
         return self._stage > 0 or bool(squared_norm(gradients_of(self.model)).isfinite())
 
-    def model_state(self) -> Tensors:
-        """The whole parameters in full precision, gathered one by one, and the buffers."""
-        return self._state.model(keep=self.rank == 0)
+    def model_state(self) -> Tensors | Parts:
+        """What this rank is to keep of the parameters in full precision, and of the buffers."""
+        return self._state.model()
 
-    def load_model_state(self, state: Tensors) -> None:
+    def load_model_state(self, kept: Kept) -> None:
         """Give every rank its part of the parameters, and the buffers."""
-        self._state.load_model(state)
+        self._state.load_model(kept)
 
-    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
-        """What the optimizer remembers of each whole parameter, gathered one by one."""
-        return self._state.optimizer(keep=self.rank == 0)
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors | Parts:
+        """What this rank is to keep of what the optimizer remembers."""
+        return self._state.optimizer()
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, kept: Kept) -> None:
         """Give every rank its part of what the optimizer remembers."""
-        self._state.load_optimizer(state)
+        self._state.load_optimizer(kept)
 
     def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:
         """Begin to reduce a small vector over all ranks."""

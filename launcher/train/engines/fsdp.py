@@ -12,6 +12,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from launcher.plan.windows import Window
 from launcher.recipe.schema import FsdpSection
+from launcher.train.chunks import Kept, Parts
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.gradients import padded_elements, squared, squared_norm, trained
@@ -19,16 +20,10 @@ from launcher.train.engines.one_pass import OnePass
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.shard_traffic import ShardTraffic
-from launcher.train.engines.sharded_state import (
-    load_whole_model_state,
-    load_whole_optimizer_state,
-    whole_model_state,
-    whole_optimizer_state,
-)
+from launcher.train.engines.sharded_state import ShardedState
 from launcher.train.engines.sharding import blocks_of, compute_again_in_backward, mesh_of, shard
 from launcher.train.engines.small_reductions import Operation, PendingValues, ReducedValues
 from launcher.train.gradient_step import step_on_gradient
-from launcher.train.snapshot import Tensors
 
 T = TypeVar("T")
 
@@ -86,6 +81,7 @@ class FsdpEngine:
         # a block is left as autocast has it. Gradients are added up in their own format.
         policy = MixedPrecisionPolicy(gathered_as, gathered_as and torch.float32, cast_forward_inputs=False)
         self._modules = shard(self._root, blocks, mesh, settings, policy, self._traffic)
+        self._state = ShardedState(model, self.rank, self.shards, self.shard)
         self._copies = copies
         self._has_buffers = any(True for _ in model.buffers())
         self._begins = True  # a window
@@ -175,21 +171,21 @@ class FsdpEngine:
         dist.all_reduce(infinite, dist.ReduceOp.MAX)
         return not bool(infinite)
 
-    def model_state(self) -> Tensors:
-        """The whole model, on rank 0."""
-        return whole_model_state(self.model, keep=self.rank == 0)
+    def model_state(self) -> Parts:
+        """What this rank is to keep of the parameters and buffers."""
+        return self._state.model()
 
-    def load_model_state(self, state: Tensors) -> None:
-        """Take this rank's parts of a whole model."""
-        load_whole_model_state(self.model, state)
+    def load_model_state(self, kept: Kept) -> None:
+        """Take this rank's parts of the parameters, and the buffers."""
+        self._state.load_model(kept)
 
-    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
-        """What the optimizers of all ranks remember, put together on rank 0."""
-        return whole_optimizer_state(optimizer, keep=self.rank == 0)
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Parts:
+        """What this rank is to keep of what the optimizer remembers."""
+        return self._state.optimizer(optimizer)
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, kept: Kept) -> None:
         """Take this rank's parts of what the optimizer remembered."""
-        load_whole_optimizer_state(optimizer, state)
+        self._state.load_optimizer(optimizer, kept)
 
     def reduce_over_ranks(self, values: Tensor, operation: Operation = "sum") -> PendingValues:
         """Begin to reduce a small vector over all ranks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -38,6 +38,24 @@ def gather(value: Any) -> list[Any]:
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def gather_beside(timeout: float) -> Callable[[Any], list[Any]]:
+    """A `gather` for threads that go on beside the training, whose messages do not mix with its own.
+
+    All ranks must make it together.
+
+    Args:
+        timeout: seconds that a rank waits for the others.
+    """
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+
+    def gather_in_group(value: Any) -> list[Any]:
+        gathered: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(gathered, value, group=group)
+        return gathered
+
+    return gather_in_group
 
 
 def broadcast_from_first(tensors: Iterable[Tensor]) -> None:

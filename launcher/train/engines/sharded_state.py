@@ -1,84 +1,99 @@
-"""The state of a model in parts, as a whole: gathered one tensor at a time, and shared out again."""
+"""The state of a model that FSDP has shared out: each rank keeps its rows, and takes them again."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from launcher.train.chunks import Kept, Part, Parts
+from launcher.train.engines.parts import own_part
 from launcher.train.snapshot import (
+    SAME,
     Tensors,
-    kept_once,
+    first_names,
+    kept_as,
     load_optimizer_state,
-    optimizer_state,
+    optimizer_values,
     refuse_other_model,
     under_all_names,
 )
 
 
-def whole_model_state(model: nn.Module, keep: bool) -> Tensors:
-    """The whole parameters and buffers of a model; every rank must ask.
+class ShardedState:
+    """The state of one rank's model and optimizer under FSDP.
 
     Args:
-        model: the model.
-        keep: whether this rank keeps them; others need room for one at a time.
+        model: the user's model.
+        rank: this rank.
+        shards: in how many parts the parameters are.
+        shard: which of them is this rank's; where there are several copies of the model, the first of them is kept.
     """
-    first: dict[int, str] = {}
-    same: dict[str, str] = {}
-    tensors: dict[str, Tensor] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) in first:
-            same[name] = first[id(value)]
-        else:
-            first[id(value)] = name
-            tensors[name] = _whole(value, keep)
-    return kept_once(tensors, same)
+
+    def __init__(self, model: nn.Module, rank: int, shards: int, shard: int) -> None:
+        self._model = model
+        self._rank = rank
+        self._shards = shards
+        self._shard = shard
+
+    def model(self) -> Parts:
+        """What this rank is to keep of the parameters and buffers."""
+        same, tensors = first_names(self._model.state_dict(keep_vars=True))
+        return Parts({name: self._to_keep(values) for name, values in tensors.items()}, {SAME: same})
+
+    def load_model(self, kept: Kept) -> None:
+        """Take this rank's part of the parameters, and the buffers.
+
+        Raises:
+            OtherModelError: they are those of another model.
+        """
+        own = self._model.state_dict(keep_vars=True)
+        refuse_other_model(under_all_names(kept.like, kept.numbers), own)
+        _, tensors = first_names(own)
+        kept.fill((kept_as(name, kept.numbers), self._part(values)) for name, values in tensors.items())
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> Parts:
+        """What this rank is to keep of what the optimizer remembers."""
+        remembered = optimizer_values(optimizer)
+        return Parts({name: self._to_keep(values) for name, values in remembered.tensors.items()}, remembered.numbers)
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, kept: Kept) -> None:
+        """Take this rank's part of what the optimizer remembered."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        tensors = {name: _memory(like, parameters[int(name.partition(".")[0])]) for name, like in kept.like.items()}
+        kept.fill((name, self._part(values)) for name, values in tensors.items())
+        load_optimizer_state(optimizer, Tensors(tensors, kept.numbers))
+
+    def _to_keep(self, values: Tensor) -> Part:
+        """What this rank is to keep of a tensor; every rank must ask about every one."""
+        if isinstance(values, DTensor) and values.numel() and _in_rows(values):
+            return self._part(values) if self._rank < self._shards else Part(values.shape)
+        # One that an optimizer has shared out in another way is put together.
+        whole = values.full_tensor() if isinstance(values, DTensor) else values
+        return Part.whole(whole.detach()) if self._rank == 0 else Part(values.shape)
+
+    def _part(self, values: Tensor) -> Part:
+        """What this rank has of a tensor."""
+        if not isinstance(values, DTensor):
+            return Part.whole(values.detach())
+        own = own_part(values)
+        rows = -(-values.shape[0] // self._shards)
+        first = min(self._shard * rows, values.shape[0])
+        if len(own) != min(rows, values.shape[0] - first):
+            raise RuntimeError(
+                f"rank {self._rank} has {len(own)} rows of {tuple(values.shape)}, not those that it should"
+            )
+        return Part.rows(values.shape, first, own)
 
 
-def load_whole_model_state(model: nn.Module, state: Tensors) -> None:
-    """Give a model its parameters and buffers back, of which every rank has the whole.
-
-    Raises:
-        OtherModelError: it is another model.
-    """
-    tensors, own = under_all_names(state), model.state_dict(keep_vars=True)
-    refuse_other_model(tensors, own)
-    with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(_part(tensors[name], value))
+def _in_rows(values: DTensor) -> bool:
+    """Whether it is shared out as parameters are: in rows among the ranks that have a copy of the model."""
+    *copies, last = values.placements
+    return last == Shard(0) and all(placement == Replicate() for placement in copies)
 
 
-def whole_optimizer_state(optimizer: torch.optim.Optimizer, keep: bool) -> Tensors:
-    """What an optimizer remembers of each whole parameter; every rank must ask.
-
-    Args:
-        optimizer: the optimizer.
-        keep: whether this rank keeps it.
-    """
-    return optimizer_state(optimizer, lambda values: _whole(values, keep))
-
-
-def load_whole_optimizer_state(optimizer: torch.optim.Optimizer, state: Tensors) -> None:
-    """Give an optimizer its memory back, of which every rank has the whole."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    parts = {}
-    for name, value in state.tensors.items():
-        parameter = parameters[int(name.partition(".")[0])]
-        # A copy: what distribute_tensor gives may be a view that keeps the whole tensor in memory.
-        parts[name] = _part(value, parameter).clone() if value.shape == parameter.shape else value
-    load_optimizer_state(optimizer, Tensors(parts, state.numbers))
-
-
-def _whole(values: Tensor, keep: bool) -> Tensor:
-    """A whole tensor of which this rank may have a part; without values where it is not kept."""
-    if not isinstance(values, DTensor):
-        return values.detach()
-    whole: Tensor = values.full_tensor().detach()
-    return whole.cpu() if keep else whole.new_empty(0)
-
-
-def _part(whole: Tensor, like: Tensor) -> Tensor:
-    """This rank's part of a tensor that every rank has whole: nothing is communicated."""
-    if not isinstance(like, DTensor):
-        return whole
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+def _memory(like: Tensor, parameter: Tensor) -> Tensor:
+    """Room for a tensor that belongs to a parameter: for the part of this rank, if it has the parameter's shape."""
+    if like.shape == parameter.shape:
+        return torch.zeros_like(parameter, dtype=like.dtype, requires_grad=False)
+    return torch.zeros(like.shape, dtype=like.dtype)

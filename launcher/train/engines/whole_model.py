@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from launcher.train.chunks import Kept
 from launcher.train.engines.gradients import gradients_of, squared_norm
 from launcher.train.engines.wide_gradients import round_gradients, wide_parameters, widen_again
 from launcher.train.gradient_step import step_on_gradient
@@ -64,14 +65,14 @@ class WholeModel:
         """The model as this rank has it."""
         return model_state(self.model)
 
-    def load_model_state(self, state: Tensors) -> None:
+    def load_model_state(self, kept: Kept) -> None:
         """Give this rank's model its state."""
-        load_model_state(self.model, state)
+        load_model_state(self.model, kept.whole())
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Tensors:
         """What this rank's optimizer remembers."""
         return optimizer_state(optimizer)
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: Tensors) -> None:
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, kept: Kept) -> None:
         """Give this rank's optimizer its memory back."""
-        load_optimizer_state(optimizer, state)
+        load_optimizer_state(optimizer, kept.whole())

@@ -1,12 +1,11 @@
-"""The state of a model and an optimizer that DeepSpeed has taken to pieces, as a whole: one parameter at a time.
+"""The state of a model and an optimizer that DeepSpeed has taken to pieces: each rank keeps its own.
 
-Its own checkpoints are pickles, one per rank. These are the files that every engine writes and reads.
+Its own checkpoints are pickles. These are the files that every engine reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from launcher.train.chunks import Kept, Part, Parts
 from launcher.train.snapshot import (
+    SAME,
     Numbers,
     Tensors,
-    kept_once,
+    first_names,
+    kept_as,
     load_model_state,
     load_optimizer_state,
     model_state,
@@ -73,55 +75,41 @@ class ZeroState:
         self._zero = zero
         self._stage = stage
 
-    def model(self, keep: bool) -> Tensors:
-        """The whole parameters in full precision, and the buffers; every rank must ask.
-
-        Args:
-            keep: whether this rank keeps them; others need room for one at a time.
-        """
+    def model(self) -> Tensors | Parts:
+        """What this rank is to keep of the parameters in full precision, and of the buffers."""
         if self._stage == 0:
             return model_state(self._model)
-        first: dict[int, str] = {}
-        same: dict[str, str] = {}
-        tensors: dict[str, Tensor] = {}
-        for name, value in self._model.state_dict(keep_vars=True).items():
-            if id(value) in first:
-                same[name] = first[id(value)]
-                continue
-            first[id(value)] = name
-            whole = self._whole_parameter(value) if isinstance(value, nn.Parameter) else value.detach()
-            if keep:
-                tensors[name] = whole.cpu()
-        return kept_once(tensors, same)
+        same, tensors = first_names(self._model.state_dict(keep_vars=True))
+        return Parts({name: self._to_keep(value) for name, value in tensors.items()}, {SAME: same})
 
-    def load_model(self, state: Tensors) -> None:
-        """Give this rank its part of the parameters, and the buffers.
+    def load_model(self, kept: Kept) -> None:
+        """Give this rank its part of the parameters, and the buffers; every rank must ask.
 
         Raises:
             OtherModelError: they are those of another model.
         """
         if self._stage == 0:
-            load_model_state(self._model, state)
+            load_model_state(self._model, kept.whole())
             return
-        tensors, own = under_all_names(state), self._model.state_dict(keep_vars=True)
+        own = self._model.state_dict(keep_vars=True)
         shapes = {name: torch.empty(_shape(value), device="meta") for name, value in own.items()}
-        refuse_other_model(tensors, shapes)
-        with torch.no_grad():
-            for name, value in own.items():
-                if isinstance(value, nn.Parameter):
-                    self._put_parameter(value, tensors[name])
-                else:
-                    value.copy_(tensors[name])
+        refuse_other_model(under_all_names(kept.like, kept.numbers), shapes)
+        _, tensors = first_names(own)
+        named = [(kept_as(name, kept.numbers), value) for name, value in tensors.items()]
+        kept.fill((name, self._stepped_on(value)) for name, value in named if value.requires_grad)
+        if self._stage < 3:
+            kept.fill((name, Part.whole(value.detach())) for name, value in named)
+            return
+        kept.fill((name, Part.whole(value)) for name, value in named if not isinstance(value, nn.Parameter))
+        for name, value in named:
+            if isinstance(value, nn.Parameter):
+                self._share_out(value, kept, name)
 
-    def optimizer(self, keep: bool) -> Tensors:
-        """What the optimizer remembers of each whole parameter; every rank must ask.
-
-        Args:
-            keep: whether this rank keeps it.
-        """
+    def optimizer(self) -> Tensors | Parts:
+        """What this rank is to keep of what the optimizer remembers."""
         if self._stage == 0:
             return optimizer_state(self._optimizer)
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Part] = {}
         numbers: Numbers = {}
         for index, parameter in enumerate(self._parameters):
             if not parameter.requires_grad:
@@ -130,35 +118,72 @@ class ZeroState:
             for key, value in sorted(self._optimizer.state[flat].items() if flat in self._optimizer.state else ()):
                 if not isinstance(value, Tensor):
                     numbers[f"{index}.{key}"] = value
-                    continue
-                whole = self._whole(parameter, value) if value.shape == flat.shape else value.detach().clone()
-                if keep:
-                    tensors[f"{index}.{key}"] = whole.cpu()
-        return Tensors(tensors, numbers)
+                elif value.shape == flat.shape:
+                    tensors[f"{index}.{key}"] = self._part(parameter, value)
+                else:
+                    tensors[f"{index}.{key}"] = _of_first(value.detach())
+        return Parts(tensors, numbers)
 
-    def load_optimizer(self, state: Tensors) -> None:
+    def load_optimizer(self, kept: Kept) -> None:
         """Give this rank its part of what the optimizer remembers."""
         if self._stage == 0:
-            load_optimizer_state(self._optimizer, state)
+            load_optimizer_state(self._optimizer, kept.whole())
             return
-        for name, value in [*state.tensors.items(), *state.numbers.items()]:
-            index, _, key = name.partition(".")
-            self._remember(self._parameters[int(index)], key, value)
+        for name, value in kept.numbers.items():
+            parameter, key = self._of(name)
+            self._optimizer.state[self._flat(parameter)][key] = value
+        kept.fill([(name, self._memory(name, like)) for name, like in kept.like.items()])
 
-    def _remember(self, parameter: nn.Parameter, key: str, value: Any) -> None:
+    def _of(self, name: str) -> tuple[nn.Parameter, str]:
+        """The parameter that something is remembered of, and what."""
+        index, _, key = name.partition(".")
+        return self._parameters[int(index)], key
+
+    def _memory(self, name: str, like: Tensor) -> Part:
+        """Room for what is remembered of a parameter, in the optimizer's state."""
+        parameter, key = self._of(name)
         flat = self._flat(parameter)
         remembered = self._optimizer.state[flat]
-        if not isinstance(value, Tensor):
-            remembered[key] = value
-        elif key == "step":
-            on_device = any(group.get("fused") or group.get("capturable") for group in self._optimizer.param_groups)
-            remembered[key] = value.to(flat.device if on_device else "cpu", copy=True)
-        else:
+        if like.shape == _shape(parameter) and key != "step":
             if key not in remembered:
                 remembered[key] = torch.zeros_like(flat)
-            self._put_piece(parameter, remembered[key], value)
+            return self._part(parameter, remembered[key])
+        on_device = any(group.get("fused") or group.get("capturable") for group in self._optimizer.param_groups)
+        remembered[key] = torch.zeros(like.shape, dtype=like.dtype, device=flat.device if on_device else "cpu")
+        return Part.whole(remembered[key])
 
-    def _flat(self, parameter: nn.Parameter) -> Tensor:
+    def _to_keep(self, value: Tensor) -> Part:
+        """What this rank is to keep of a parameter or buffer."""
+        if value.requires_grad:
+            return self._stepped_on(value)
+        partition: Tensor | None = getattr(value, "ds_tensor", None)
+        if partition is None:
+            return _of_first(value.detach())
+        # A frozen parameter: no optimizer has it in full precision.
+        first = partition.numel() * dist.get_rank()
+        size = min(partition.numel(), _shape(value).numel() - first)
+        return Part.stretch(_shape(value), first, partition.detach()[: max(size, 0)])
+
+    def _stepped_on(self, parameter: Tensor) -> Part:
+        """This rank's part of a parameter in full precision."""
+        return self._part(parameter, self._flat(parameter))
+
+    def _part(self, parameter: Tensor, flat: Tensor) -> Part:
+        """This rank's part of a parameter, or of what is remembered of it, in a flat tensor."""
+        piece = self._piece(parameter)
+        if piece is None:
+            return Part(_shape(parameter))
+        return Part.stretch(_shape(parameter), piece.first, flat.detach()[piece.start : piece.start + piece.size])
+
+    def _share_out(self, parameter: nn.Parameter, kept: Kept, name: str) -> None:
+        """Give every rank its part of a parameter as forward passes use it; rank 0 reads it, one at a time."""
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
+            if dist.get_rank() == 0:
+                parameter.copy_(kept.one(name))
+
+    def _flat(self, parameter: Tensor) -> Tensor:
         """The flat tensor in full precision that this rank steps on, of the parameter's group."""
         if self._stage == 3:
             group, _, _ = self._zero.grad_position[self._zero.get_param_id(parameter)]
@@ -167,7 +192,7 @@ class ZeroState:
             (flat,) = self._optimizer.param_groups[self._groups[id(parameter)]]["params"]
         return flat
 
-    def _piece(self, parameter: nn.Parameter) -> _Piece | None:
+    def _piece(self, parameter: Tensor) -> _Piece | None:
         """This rank's part of a parameter, None if it has none."""
         if self._stage == 3:
             _, start, size = self._zero.grad_position[self._zero.get_param_id(parameter)]
@@ -180,42 +205,10 @@ class ZeroState:
         of_flat = mapping.hp_fragment_address
         return _Piece(mapping.lp_fragment_address.start, of_flat.start, of_flat.numel)
 
-    def _whole(self, parameter: nn.Parameter, flat: Tensor) -> Tensor:
-        """A parameter, or what is remembered of it, of which every rank has a part in a flat tensor."""
-        shape = _shape(parameter)
-        whole = torch.zeros(shape.numel(), dtype=flat.dtype, device=parameter.device)
-        piece = self._piece(parameter)
-        if piece is not None:
-            whole[piece.first : piece.first + piece.size] = flat.detach()[piece.start : piece.start + piece.size]
-        dist.all_reduce(whole.view(torch.uint8))  # each byte comes from one rank: as numbers, -0.0 + 0.0 would be 0.0
-        return whole.view(shape)
 
-    def _put_piece(self, parameter: nn.Parameter, flat: Tensor, whole: Tensor) -> None:
-        piece = self._piece(parameter)
-        if piece is not None:
-            part = whole.flatten()[piece.first : piece.first + piece.size]
-            flat.detach()[piece.start : piece.start + piece.size] = part.to(flat.device)
-
-    def _whole_parameter(self, parameter: nn.Parameter) -> Tensor:
-        if parameter.requires_grad:
-            return self._whole(parameter, self._flat(parameter))
-        with self._gathered(parameter):  # a frozen one: no optimizer has it in full precision
-            return parameter.detach().clone()
-
-    def _put_parameter(self, parameter: nn.Parameter, whole: Tensor) -> None:
-        if parameter.requires_grad:
-            self._put_piece(parameter, self._flat(parameter), whole)
-        with self._gathered(parameter, modifier_rank=0):
-            parameter.copy_(whole)
-
-    def _gathered(self, parameter: nn.Parameter, modifier_rank: int | None = None) -> AbstractContextManager[Any]:
-        """While the whole of a parameter is there to be read, or on every rank to be changed alike."""
-        if self._stage < 3:
-            return nullcontext()
-        from deepspeed.runtime.zero import GatheredParameters
-
-        gathered: AbstractContextManager[Any] = GatheredParameters([parameter], modifier_rank=modifier_rank)
-        return gathered
+def _of_first(values: Tensor) -> Part:
+    """What every rank has, and rank 0 keeps."""
+    return Part.whole(values) if dist.get_rank() == 0 else Part(values.shape)
 
 
 def _shape(value: Tensor) -> torch.Size:
