@@ -71,7 +71,7 @@ def run_training(
         if plan.recipe.checkpoint.wanted:
             refuse_what_cannot_be_kept(ready.materials.model)  # while it is whole
         job = build_job(plan, ready.materials, env.rank, ready.device, stop.is_set, first_update, heart.progress)
-        job = fitted(job, ready.materials.train_data, first_update, run)
+        job = fitted(job, ready.materials.train_data, first_update, run, generation)
         plan = job.plan
         if checkpoint:
             load_checkpoint(checkpoint, job, print)
@@ -89,7 +89,7 @@ def run_training(
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, begins, saver, keeper(env.rank, run))
+            finished = train(job, log, begins, saver, keeper(env.rank, run, generation))
         finally:
             heart.progress.ends()
             trackers.finish(finished)

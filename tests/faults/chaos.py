@@ -65,7 +65,9 @@ class Story:
         return "\n".join([f"seed {self.seed}", *self.lines, *map(str, self.events)])
 
 
-def live_through(recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int], kills: int = KILLS) -> Story:
+def live_through(
+    recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int], kills: int = KILLS, engine: Sequence[str] = ()
+) -> Story:
     """Launch a run until it is done.
 
     Ranks, threats and the like of a launch follow from the seed and the number of the launch, so that only how far a
@@ -86,7 +88,7 @@ def live_through(recipe: str, run: RunDirectory, seed: int, worlds: Sequence[int
         )
         where = ("--runs", str(run.path.parent), "--run-id", run.path.name, "--resume", "auto")
         environment = write_threats(threats, drawn)
-        done = launcher("run", recipe, *SETTINGS, *job, *where, env=environment, timeout=600)
+        done = launcher("run", recipe, *SETTINGS, *engine, *job, *where, env=environment, timeout=600)
         story.lines.append(f"launch {first}: {' '.join(job)}\n{done.returncode}\n{done.stdout}{done.stderr}")
         story.events = events(threats)
         last = next(

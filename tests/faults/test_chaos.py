@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -24,18 +25,33 @@ BY = (
     "at random: SIGKILL of a rank, of rank 0 while it writes a checkpoint, of the agent, of its keeper, of the "
     "launcher; SIGTERM to the launcher; SIGSTOP of a rank"
 )
+ENGINES: dict[str, tuple[str, ...]] = {
+    "ddp": (),
+    "fsdp": ("parallel.engine=fsdp", "parallel.fsdp.wrap=[Linear]"),
+    "zero2": ("parallel.engine=deepspeed", "parallel.deepspeed.stage=2"),
+}
+
+
+class Undisturbed(Protocol):
+    """Makes a run that nothing is done to, or gives the one that was made."""
+
+    def __call__(self, recipe: str, world: int, engine: str = "ddp") -> RunDirectory:
+        """The run of a recipe on so many ranks."""
+        ...
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], RunDirectory]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Runs that nothing is done to, made when they are asked for."""
     runs = tmp_path_factory.mktemp("undisturbed")
 
-    def made(recipe: str, world: int) -> RunDirectory:
-        run = RunDirectory(runs / f"{Path(recipe).stem}_{world}")
+    def made(recipe: str, world: int, engine: str = "ddp") -> RunDirectory:
+        run = RunDirectory(runs / f"{Path(recipe).stem}_{engine}_{world}")
         if not run.path.exists():
             where = ("--runs", str(runs), "--run-id", run.path.name)
-            done = launcher("run", recipe, *SETTINGS, f"launch.nproc_per_node={world}", *where, timeout=300)
+            done = launcher(
+                "run", recipe, *SETTINGS, *ENGINES[engine], f"launch.nproc_per_node={world}", *where, timeout=300
+            )
             assert done.returncode == 0, done.stdout + done.stderr
         return run
 
@@ -58,7 +74,7 @@ def state(run: RunDirectory) -> dict[str, bytes]:
 def test_an_exact_run_ends_with_the_same_bits_on_whatever_ranks(
     tmp_path: Path,
     seed: int,
-    undisturbed: Callable[[str, int], RunDirectory],
+    undisturbed: Undisturbed,
     recovered: Callable[[float], None],
 ) -> None:
     it, whole = RunDirectory(tmp_path / "it"), undisturbed(EXACT, 1)
@@ -82,11 +98,30 @@ def test_a_run_of_the_default_mode_ends_with_the_same_bits_on_the_same_ranks(
     tmp_path: Path,
     world: int,
     seed: int,
-    undisturbed: Callable[[str, int], RunDirectory],
+    undisturbed: Undisturbed,
     recovered: Callable[[float], None],
 ) -> None:
     it, whole = RunDirectory(tmp_path / "it"), undisturbed(USUAL, world)
     story = live_through(USUAL, it, seed, (world,), USUAL_KILLS)
+    assert story.kills == USUAL_KILLS, str(story)
+    assert state(it) == state(whole), str(story)
+    assert comparable_rows(it.path) == comparable_rows(whole.path), str(story)
+    assert list(processes_with(str(tmp_path))) == [], str(story)
+    recovered(max(story.recoveries()))
+
+
+@pytest.mark.fault(
+    Kind.CHAOS,
+    f"a run whose 2 ranks hold the model in parts (FSDP, ZeRO 2) is killed {USUAL_KILLS} times, and goes on",
+    by=BY,
+    outcome="its last checkpoint bit for bit that of an undisturbed run, and its rows",
+)
+@pytest.mark.parametrize(("engine", "seed"), [("fsdp", 104), ("fsdp", 105), ("zero2", 106)])
+def test_a_run_in_parts_ends_with_the_same_bits_on_the_same_ranks(
+    tmp_path: Path, engine: str, seed: int, undisturbed: Undisturbed, recovered: Callable[[float], None]
+) -> None:
+    it, whole = RunDirectory(tmp_path / "it"), undisturbed(USUAL, 2, engine)
+    story = live_through(USUAL, it, seed, (2,), USUAL_KILLS, ENGINES[engine])
     assert story.kills == USUAL_KILLS, str(story)
     assert state(it) == state(whole), str(story)
     assert comparable_rows(it.path) == comparable_rows(whole.path), str(story)
