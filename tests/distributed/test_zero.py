@@ -77,6 +77,7 @@ def test_a_state_is_kept_in_parts_and_taken_up_bit_for_bit(measured: Worlds, wor
     state = ("exp_avg", "exp_avg_sq", "step")
     remembered = [f"optimizer {index}.{key}" for index in range(len(parameters)) for key in state]
     assert found["names"] == sorted([*(f"model {name}" for name in parameters), *frozen, *buffers, *remembered])
+    assert (found["padded"] > 0) == (stage == 3 and world > 1)
     assert set(found["strange"]).isdisjoint({*frozen, "model a.weight"})
     assert found["taken"]
     assert found["alike"]

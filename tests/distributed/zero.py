@@ -29,7 +29,9 @@ from launcher.plan.stages import StagePlan
 from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation
 from launcher.train.engines.deepspeed import DeepspeedEngine
+from launcher.train.engines.parts import own_part
 from launcher.train.evaluation import evaluate
+from launcher.train.finite import FiniteGuard
 from launcher.train.task_losses import TaskLosses, loss_weights
 from tests.distributed.engines import ENGINES
 from tests.distributed.gradients import (
@@ -257,6 +259,8 @@ def states(stage: int) -> dict[str, Any]:
 
     inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(dist.get_rank()))
     one, other = made(0), made(1)
+    padded = poison_padding(one[0].model)
+    FiniteGuard("stop", True).before_keeping(one[0].model, 1, one[0].gather)
     step(*one)
     before, strange = put_together(*one), put_together(*other)
     with kept(one[0].model_state()) as model, kept(one[0].optimizer_state(one[1])) as optimizer:
@@ -268,11 +272,21 @@ def states(stage: int) -> dict[str, Any]:
     after, theirs = put_together(*one), put_together(*other)
     return {
         "names": sorted(before),
+        "padded": sum(one[0].gather(padded)),
         "strange": [name for name, tensor in strange.items() if torch.equal(tensor, before[name])],
         "taken": all(torch.equal(tensor, taken[name]) for name, tensor in before.items()),
         "alike": all(torch.equal(tensor, theirs[name]) for name, tensor in after.items()),
         "still": [name for name, tensor in after.items() if torch.equal(tensor, before[name])],
     }
+
+
+def poison_padding(model: nn.Module) -> int:
+    """Stage 3 fills up parts with what happens to be in memory, which may be anything; to how many elements it did."""
+    poisoned = 0
+    for partition, part in ((getattr(p, "ds_tensor", p), own_part(p)) for p in model.parameters()):
+        partition.detach().flatten()[part.numel() :] = float("nan")
+        poisoned += partition.numel() - part.numel()
+    return poisoned
 
 
 class WithForward(Numbered):

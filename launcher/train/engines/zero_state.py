@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from launcher.train.chunks import Kept, Part, Parts
+from launcher.train.engines.parts import own_part
 from launcher.train.snapshot import (
     SAME,
     Numbers,
@@ -160,9 +161,7 @@ class ZeroState:
         if partition is None:
             return _of_first(value.detach())
         # A frozen parameter: no optimizer has it in full precision.
-        first = partition.numel() * dist.get_rank()
-        size = min(partition.numel(), _shape(value).numel() - first)
-        return Part.stretch(_shape(value), first, partition.detach()[: max(size, 0)])
+        return Part.stretch(_shape(value), partition.numel() * dist.get_rank(), own_part(value))
 
     def _stepped_on(self, parameter: Tensor) -> Part:
         """This rank's part of a parameter in full precision."""
