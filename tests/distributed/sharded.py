@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 from launcher.recipe.schema import FsdpSection
 from launcher.train.accumulation import MicroBatchData
 from launcher.train.engines.fsdp import FsdpEngine
+from launcher.train.engines.gradients import gradients_of
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.single import SingleEngine
 from launcher.train.evaluation import evaluate
@@ -268,6 +269,34 @@ def unused() -> str:
     return ""
 
 
+def swapped(*, deferred: bool) -> dict[str, Any]:
+    """What is said, and how far the gradient is off, when ranks use two experts in turn, each beginning with another.
+
+    Both are of one shape: a reduction that takes the gradients there are would add those of one to those of the other.
+    """
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]).double()
+    alone = SingleEngine(deepcopy(model), CPU)
+    engine = FsdpEngine(model, CPU, FsdpSection(defer_reduction=deferred))
+    for step in (0, 1):
+        used = [partial(_expert, (rank + step) % 2, rank) for rank in range(engine.world_size)]
+        for forward in used:
+            alone.micro_step(forward, boundary=False)
+        try:
+            engine.micro_step(used[engine.rank], boundary=step == 1)
+        except RuntimeError as error:
+            return {"said": str(error)}
+    engine.reduce()
+    true = torch.cat([gradient.flatten() for gradient in gradients_of(alone.model)])
+    return {"said": "", "error": relative(SUBJECT.gradient(engine), true)}
+
+
+def _expert(index: int, rank: int, model: Any) -> Tensor:
+    """What one expert makes of the data of a rank."""
+    total: Tensor = model[index](torch.full((1, 2), rank + 1.0, dtype=torch.float64)).square().sum()
+    return total
+
+
 def used_twice() -> list[str]:
     """What is said of a block that runs twice: first on the data, then on what another block has made."""
     said = []
@@ -407,6 +436,7 @@ def main(out: Path) -> None:
         "evaluated": {str(samples): evaluated(samples) for samples in EVALUATED},
         "not finite": not_finite(world),
         "unused": unused(),
+        "swapped": {"deferred": swapped(deferred=True), "every micro-step": swapped(deferred=False)},
         "used twice": used_twice(),
         "half": half(),
         "guarded": guarded(2 if world == 4 else 1),
