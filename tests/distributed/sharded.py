@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from launcher.errors import RequestError
 from launcher.recipe.schema import FsdpSection
 from launcher.train.accumulation import MicroBatchData
 from launcher.train.engines.fsdp import FsdpEngine
@@ -297,6 +298,48 @@ def _expert(index: int, rank: int, model: Any) -> Tensor:
     return total
 
 
+class Pair(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.second(self.first(inputs).tanh())
+        return outputs
+
+
+def tied() -> dict[str, Any]:
+    """How far the gradient is off of layers that share a weight in one place; what is said where it is cut in two."""
+    found: dict[str, Any] = {}
+    for where, wrap in (("in no block", ("Tanh",)), ("in one block", ("Pair",)), ("cut", ("Linear",))):
+        torch.manual_seed(0)
+        model = nn.Sequential(Pair(), nn.Tanh(), Pair()).double()
+        alone = SingleEngine(deepcopy(model), CPU)
+        for deferred in (True, False):
+            try:
+                engine = FsdpEngine(deepcopy(model), CPU, FsdpSection(wrap=wrap, defer_reduction=deferred))
+            except RequestError as error:
+                found[where] = str(error)
+                break
+            alone.model.zero_grad()
+            for rank in range(engine.world_size):
+                alone.micro_step(partial(_of_rank, rank), boundary=True)
+            engine.micro_step(partial(_of_rank, engine.rank), boundary=True)
+            engine.reduce()
+            true = torch.cat([gradient.flatten() for gradient in gradients_of(alone.model)])
+            found[f"{where}, {deferred}"] = relative(SUBJECT.gradient(engine), true)
+    return found
+
+
+def _of_rank(rank: int, model: Any) -> Tensor:
+    """What a model makes of the data of a rank."""
+    total: Tensor = model(torch.full((1, 3), rank + 1.0, dtype=torch.float64)).square().sum()
+    return total
+
+
 def used_twice() -> list[str]:
     """What is said of a block that runs twice: first on the data, then on what another block has made."""
     said = []
@@ -437,6 +480,7 @@ def main(out: Path) -> None:
         "not finite": not_finite(world),
         "unused": unused(),
         "swapped": {"deferred": swapped(deferred=True), "every micro-step": swapped(deferred=False)},
+        "tied": tied(),
         "used twice": used_twice(),
         "half": half(),
         "guarded": guarded(2 if world == 4 else 1),
