@@ -9,6 +9,7 @@ from typing import Any
 
 from launcher.errors import Mistake, RequestError
 from launcher.plan.batch import BatchPlan
+from launcher.plan.deepspeed_keys import OTHER_NAMES, slips
 from launcher.plan.stages import StagePlan
 from launcher.recipe.schema import Recipe
 
@@ -22,12 +23,16 @@ _SAID_BY = {
     "gradient_accumulation_steps": "batch.global and batch.micro",
     "gradient_clipping": "train.max_grad_norm",
     "bf16": "train.precision",
+    "bfloat16": "train.precision",
     "fp16": "train.precision",
+    "allgather_size": "parallel.bucket_mb",
     "zero_optimization.stage": "parallel.deepspeed.stage",
     "zero_optimization.reduce_bucket_size": "parallel.bucket_mb",
     "zero_optimization.allgather_bucket_size": "parallel.bucket_mb",
     "zero_optimization.offload_optimizer": "parallel.deepspeed.offload_optimizer",
     "zero_optimization.offload_param": "parallel.deepspeed.offload_parameters",
+    "zero_optimization.cpu_offload": "parallel.deepspeed.offload_optimizer",
+    "zero_optimization.cpu_offload_param": "parallel.deepspeed.offload_parameters",
 }
 # What would train otherwise than the recipe and its plan say.
 _OWNED = {
@@ -42,6 +47,8 @@ _OWNED = {
     "autotuning": "the plan says the batch",
     "tensor_parallel": "the plan counts every rank as data-parallel",
     "sequence_parallel_size": "the plan counts every rank as data-parallel",
+    "data_parallel_size": "the plan counts every rank as data-parallel",
+    "expert_parallel": "the plan counts every rank as data-parallel",
 }
 
 
@@ -54,15 +61,16 @@ def deepspeed_config(recipe: Recipe, batch: BatchPlan, stages: Sequence[StagePla
         stages: its global batches.
 
     Raises:
-        RequestError: `parallel.deepspeed.config` contradicts the recipe.
+        RequestError: `parallel.deepspeed.config` contradicts the recipe, or has keys that DeepSpeed does not know.
     """
     # Told of one micro-step where there are more, it would take, when it offloads, the norm of the last one's gradient.
     own = _own_config(recipe, batch, most_steps=max(max(stage.micro_steps) for stage in stages))
-    mistakes = list(_contradictions(recipe, batch, own))
+    user = _in_sections(recipe.parallel.deepspeed.config)
+    unowned = {key: value for key, value in user.items() if key not in _OWNED}
+    mistakes = [*_contradictions(recipe, batch, own, user), *slips(unowned, _KEY)]
     if mistakes:
         raise RequestError(mistakes)
-    added = {key: value for key, value in recipe.parallel.deepspeed.config.items() if key != "train_batch_size"}
-    return _merged(own, added)
+    return _merged(own, _in_own_words(user))
 
 
 @dataclass(frozen=True)
@@ -145,14 +153,45 @@ def _own_config(recipe: Recipe, batch: BatchPlan, most_steps: int) -> dict[str, 
     return config
 
 
-def _contradictions(recipe: Recipe, batch: BatchPlan, own: Mapping[str, Any]) -> Iterator[Mistake]:
-    user = recipe.parallel.deepspeed.config
+def _in_sections(user: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's configuration, with ZeRO as a section where it is the switch of old: stage 1, or none."""
+    zero = user.get("zero_optimization")
+    return {**user, "zero_optimization": {"stage": int(zero)}} if isinstance(zero, bool) else dict(user)
+
+
+def _in_own_words(user: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's configuration, which agrees, without other names of what is written: DeepSpeed takes no two."""
+    words = {key: value for key, value in user.items() if key not in ("train_batch_size", *OTHER_NAMES[""])}
+    if "bfloat16" in user and "bf16" not in user:
+        words["bf16"] = user["bfloat16"]
+    if isinstance(zero := user.get("zero_optimization"), Mapping):
+        written = ("cpu_offload", "cpu_offload_param")
+        words["zero_optimization"] = {key: value for key, value in zero.items() if key not in written}
+    return words
+
+
+def _contradictions(
+    recipe: Recipe, batch: BatchPlan, own: Mapping[str, Any], user: Mapping[str, Any]
+) -> Iterator[Mistake]:
     for key, why in _OWNED.items():
         if key in user:
             yield Mistake(f"{_KEY}.{key}", f"cannot be {json.dumps(user[key])}: {why}", "Delete it")
-    whole = {**own, "train_batch_size": batch.global_}
-    zero = {"offload_optimizer": None, "offload_param": None, **own["zero_optimization"]}
-    yield from _differing({**whole, "zero_optimization": zero}, user, "")
+    settings, zero = recipe.parallel.deepspeed, own["zero_optimization"]
+    said = {
+        **own,
+        "train_batch_size": batch.global_,
+        "gradient_allreduce_op": "mean",  # by the number of ranks, for which the loss is multiplied by it
+        "bfloat16": own["bf16"],
+        "allgather_size": zero["allgather_bucket_size"],
+        "zero_optimization": {
+            "offload_optimizer": None,
+            "offload_param": None,
+            "cpu_offload": settings.offload_optimizer,
+            "cpu_offload_param": settings.offload_parameters,
+            **zero,
+        },
+    }
+    yield from _differing(said, user, "")
 
 
 def _differing(own: Mapping[str, Any], user: Mapping[str, Any], path: str) -> Iterator[Mistake]:

@@ -51,9 +51,12 @@ def compiler_warnings(recipe: Recipe, device: str) -> Iterator[str]:
         device: what the run is on.
     """
     if recipe.train.compile and device == "cpu":
+        cure = "compare the first losses with those of train.compile=false"
+        if recipe.task:
+            cure = "before its first update the run compares gradients, and ends where they differ"
         yield (
             "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, "
-            "in front of MaxPool2d; compare the first losses with those of train.compile=false."
+            f"in front of MaxPool2d; {cure}."
         )
 
 

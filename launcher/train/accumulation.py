@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from launcher.plan.windows import Window
 from launcher.recipe.schema import Backward
 from launcher.train.editions import EDITIONS
-from launcher.train.engines.base import Engine
+from launcher.train.engines.base import Engine, Forward
 from launcher.train.engines.gradients import touch_all
 from launcher.train.progress import Progress
 from launcher.train.randomness import seed_micro_batch
@@ -112,6 +112,21 @@ class Accumulation:
             self._take_own_steps(loaded, losses)
         self._progress.has_computed()
         return losses.sums(self._engine.device)
+
+    def take_alone(self, loaded: LoadedWindow) -> None:
+        """One micro-batch of this rank forward and backward, of which nothing is reduced.
+
+        It is the first of those that have items of the most losses; without any, all gradients are zeros.
+
+        Args:
+            loaded: the window that it weighs in, which is not empty.
+        """
+        forward: Forward = touch_all
+        micro_batch = max(loaded.micro_batches, key=lambda each: sum(map(bool, each.items.values())), default=None)
+        if micro_batch is not None and any(micro_batch.items.values()):
+            losses = WindowLosses(self._weights, loaded.totals)
+            forward = partial(self._forward, micro_batch=micro_batch, losses=losses, touches=False, last=False)
+        self._engine.micro_step(forward, boundary=False)
 
     def _take_own_steps(self, loaded: LoadedWindow, losses: WindowLosses) -> None:
         last = len(loaded.micro_batches) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,13 +23,31 @@ def compile_model(model: nn.Module, backend: str | Callable[..., Any] = "inducto
         model: the model, as its engine holds it.
         backend: what compiles, for tests: a name that torch.compile knows, or a function.
     """
-    for module in (model, *_parts(model)):
+    for module in called_by_tasks(model):
         module._compiled_call_impl = torch.compile(_call_of(module), backend=backend)
 
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether a model was compiled in place."""
     return model._compiled_call_impl is not None
+
+
+def called_by_tasks(model: nn.Module) -> list[nn.Module]:
+    """What is compiled of a model, each by itself: the model, and those parts of it that a task may call instead."""
+    return [model, *_parts(model)]
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """Run a model that was compiled in place as it was written, for as long as the context lasts."""
+    compiled = [(module, module._compiled_call_impl) for module in called_by_tasks(model)]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:

@@ -1,6 +1,7 @@
 """The training loop.
 
 for each window of the plan:
+    (before the first: hold the compiled model against what it was compiled from, if the recipe compiles)
     set the learning rate of the update
     for each micro-batch of this rank: forward, backward (gradients reduced at the last one)
     (where memory ran out: again with half the micro-batch, if the recipe says so)
@@ -23,6 +24,7 @@ from torch import Tensor
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
 from launcher.train.accumulation import LoadedWindow
+from launcher.train.compiled_gradient import hold_to_written
 from launcher.train.engines.base import Engine, Reductions
 from launcher.train.evaluation import MOST, evaluate
 from launcher.train.job import Job
@@ -41,6 +43,7 @@ def train(
     started: Callable[[int], None],
     saver: Saver | None = None,
     halved: Callable[[Halved], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> bool:
     """Run the updates of a job.
 
@@ -50,6 +53,7 @@ def train(
         started: told the number of each update (from 1) before it begins, for failure records.
         saver: keeps the state now and then, and at the end of the run or where it was asked to stop.
         halved: told on every rank when the micro-batch is halved, where the recipe asks for it.
+        say: takes what the user should read, on every rank.
 
     Returns:
         Whether the run went to its end; False if a rank was asked to stop.
@@ -59,11 +63,13 @@ def train(
         NonFiniteError: a loss, a gradient or the state is not finite.
         MemoryRanOutError: memory ran out.
         NoMemoryError: memory ran out, and nothing smaller can be tried.
+        RequestError: the compiled model has another gradient than the model.
     """
     memory = memory_of(job, halved or _unheard)
     saver = saver or NoSaver()
     readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
     unsaved: Window | None = None
+    unchecked = job.plan.recipe.train.compile
 
     def take(results: Iterable[StepResult]) -> None:
         for result in results:
@@ -79,6 +85,10 @@ def train(
 
     ended = perf_counter()
     for loaded, waited in _waited_for(job):
+        if unchecked and not loaded.empty:
+            hold_to_written(job, loaded, say or _unheard)
+            unchecked = False
+            ended = perf_counter()  # nor is this a part of the update
         unsaved = window = loaded.window
         job.progress.begins_update(window.update + 1)
         started(window.update + 1)
@@ -108,7 +118,7 @@ def train(
 _CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parallel.engine=fsdp"
 
 
-def _unheard(halved: Halved) -> None:
+def _unheard(told: object) -> None:
     """Where nobody keeps it."""
 
 

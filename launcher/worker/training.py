@@ -86,10 +86,14 @@ def run_training(
             started(update)
             heart.beat()
 
+        def say(sentence: str) -> None:
+            if env.rank == 0:
+                print(sentence)
+
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, begins, saver, keeper(env.rank, run, generation))
+            finished = train(job, log, begins, saver, keeper(env.rank, run, generation), say)
         finally:
             heart.progress.ends()
             trackers.finish(finished)

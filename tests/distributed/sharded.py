@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from launcher.errors import RequestError
 from launcher.recipe.schema import FsdpSection
 from launcher.train.accumulation import MicroBatchData
 from launcher.train.engines.fsdp import FsdpEngine
+from launcher.train.engines.gradients import gradients_of
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.single import SingleEngine
 from launcher.train.evaluation import evaluate
@@ -269,6 +272,76 @@ def unused() -> str:
     return ""
 
 
+def swapped(*, deferred: bool) -> dict[str, Any]:
+    """What is said, and how far the gradient is off, when ranks use two experts in turn, each beginning with another.
+
+    Both are of one shape: a reduction that takes the gradients there are would add those of one to those of the other.
+    """
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]).double()
+    alone = SingleEngine(deepcopy(model), CPU)
+    engine = FsdpEngine(model, CPU, FsdpSection(defer_reduction=deferred))
+    for step in (0, 1):
+        used = [partial(_expert, (rank + step) % 2, rank) for rank in range(engine.world_size)]
+        for forward in used:
+            alone.micro_step(forward, boundary=False)
+        try:
+            engine.micro_step(used[engine.rank], boundary=step == 1)
+        except RuntimeError as error:
+            return {"said": str(error)}
+    engine.reduce()
+    true = torch.cat([gradient.flatten() for gradient in gradients_of(alone.model)])
+    return {"said": "", "error": relative(SUBJECT.gradient(engine), true)}
+
+
+def _expert(index: int, rank: int, model: Any) -> Tensor:
+    """What one expert makes of the data of a rank."""
+    total: Tensor = model[index](torch.full((1, 2), rank + 1.0, dtype=torch.float64)).square().sum()
+    return total
+
+
+class Pair(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.second(self.first(inputs).tanh())
+        return outputs
+
+
+def tied() -> dict[str, Any]:
+    """How far the gradient is off of layers that share a weight in one place; what is said where it is cut in two."""
+    found: dict[str, Any] = {}
+    for where, wrap in (("in no block", ("Tanh",)), ("in one block", ("Pair",)), ("cut", ("Linear",))):
+        torch.manual_seed(0)
+        model = nn.Sequential(Pair(), nn.Tanh(), Pair()).double()
+        alone = SingleEngine(deepcopy(model), CPU)
+        for deferred in (True, False):
+            try:
+                engine = FsdpEngine(deepcopy(model), CPU, FsdpSection(wrap=wrap, defer_reduction=deferred))
+            except RequestError as error:
+                found[where] = str(error)
+                break
+            alone.model.zero_grad()
+            for rank in range(engine.world_size):
+                alone.micro_step(partial(_of_rank, rank), boundary=True)
+            engine.micro_step(partial(_of_rank, engine.rank), boundary=True)
+            engine.reduce()
+            true = torch.cat([gradient.flatten() for gradient in gradients_of(alone.model)])
+            found[f"{where}, {deferred}"] = relative(SUBJECT.gradient(engine), true)
+    return found
+
+
+def _of_rank(rank: int, model: Any) -> Tensor:
+    """What a model makes of the data of a rank."""
+    total: Tensor = model(torch.full((1, 3), rank + 1.0, dtype=torch.float64)).square().sum()
+    return total
+
+
 def used_twice() -> list[str]:
     """What is said of a block that runs twice: first on the data, then on what another block has made."""
     said = []
@@ -402,6 +475,8 @@ def main(out: Path) -> None:
         "evaluated": {str(samples): evaluated(samples) for samples in EVALUATED},
         "not finite": not_finite(world),
         "unused": unused(),
+        "swapped": {"deferred": swapped(deferred=True), "every micro-step": swapped(deferred=False)},
+        "tied": tied(),
         "used twice": used_twice(),
         "half": half(),
         "guarded": guarded(2 if world == 4 else 1),

@@ -87,6 +87,26 @@ def test_a_parameter_that_is_not_used_is_named(found: Worlds, world: int) -> Non
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_experts_that_ranks_use_in_turn_are_told_apart_or_refused(found: Worlds, world: int) -> None:
+    for results in found[world]:
+        refused, told_apart = results["swapped"]["every micro-step"], results["swapped"]["deferred"]
+        half, whole = 6 * -(-world // 2), 12 * -(-world // 2)  # with rows that are filled up
+        assert refused["said"].startswith(f"{half} of {whole} elements of the gradient were reduced: a micro-step does")
+        assert "Set parallel.fsdp.defer_reduction=true, or" in refused["said"]
+        assert not told_apart["said"]
+        assert told_apart["error"] < 1e-12
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_weight_that_layers_share_is_gathered_in_one_place_or_refused(found: Worlds, world: int) -> None:
+    for results in found[world]:
+        cut = results["tied"].pop("cut")
+        assert cut.startswith("parallel.fsdp.wrap: 0.first.weight (in Linear) and 0.second.weight (in Linear) are one")
+        assert len(results["tied"]) == 4
+        assert all(error < 1e-12 for error in results["tied"].values())
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_a_block_that_runs_twice_is_refused_where_its_gradient_would_be_wrong(found: Worlds, world: int) -> None:
     for results in found[world]:
         on_data, on_its_own = results["used twice"]

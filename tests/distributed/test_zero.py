@@ -55,6 +55,13 @@ def test_reductions_are_those_of_the_plan(measured: Worlds, world: int, stage: i
 
 
 @over_all
+def test_a_parameter_that_one_update_leaves_out_is_seen(measured: Worlds, world: int, stage: int) -> None:
+    used, left_out = measured[world][f"{stage}/left out"]
+    assert not used
+    assert "elements of the gradient were reduced: the loss does not use every parameter" in left_out
+
+
+@over_all
 def test_evaluation_counts_every_sample_once(measured: Worlds, world: int, stage: int) -> None:
     """On ranks that all go through each forward pass, though some have no samples left."""
     for samples in EVALUATED:

@@ -289,6 +289,33 @@ def poison_padding(model: nn.Module) -> int:
     return poisoned
 
 
+def left_out(stage: int) -> list[str]:
+    """What is said of two updates, of which the second leaves out one weight of eight.
+
+    Each has one element, which stage 3 fills up to as many as there are ranks: the seven that are left have more than
+    all eight had before they were filled up.
+    """
+    model = nn.Sequential(*(nn.Linear(1, 1, bias=False) for _ in range(8)))
+    engine, optimizer = engine_of(model, stage)
+    said = []
+    for layers in (8, 7):
+        engine.micro_step(partial(_first, layers), boundary=True)
+        try:
+            engine.reduce()
+        except RuntimeError as error:
+            said.append(str(error))
+        else:
+            said.append("")
+            engine.step(optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+    return said
+
+
+def _first(layers: int, model: Any) -> Tensor:
+    """What the first layers make of a one."""
+    total: Tensor = model[:layers](torch.ones(1, 1)).sum()
+    return total
+
+
 class WithForward(Numbered):
     """Evaluates by a forward pass."""
 
@@ -312,5 +339,6 @@ def main(out: Path) -> None:
             results[f"{stage}/clipped"] = clipped(stage, world)
             results[f"{stage}/evaluated"] = evaluated(stage)
             results[f"{stage}/states"] = states(stage)
+            results[f"{stage}/left out"] = left_out(stage)
     if dist.get_rank() == 0:
         out.write_text(json.dumps(results))

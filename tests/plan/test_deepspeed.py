@@ -104,6 +104,31 @@ def test_what_agrees_is_merged(tmp_path: Path) -> None:
     assert config["zero_optimization"]["round_robin_gradients"] is True
 
 
+def test_what_agrees_by_another_name_is_told_by_the_name_of_today(tmp_path: Path) -> None:
+    """DeepSpeed would ignore `bfloat16` beside `bf16`, and end on `cpu_offload` beside `offload_optimizer`."""
+    added = (
+        "{bfloat16: {enabled: false, immediate_grad_update: true}, allgather_size: 6553600, zero_optimization: "
+        "{cpu_offload: true, cpu_offload_param: false, prefetch_bucket_size: 9}}"
+    )
+    config = config_of(tmp_path, "parallel.deepspeed.offload_optimizer=true", f"parallel.deepspeed.config={added}")
+    assert config["bf16"] == {"enabled": False, "immediate_grad_update": True}
+    assert config["zero_optimization"] == {
+        "stage": 1,
+        "reduce_bucket_size": 6553600,
+        "allgather_bucket_size": 6553600,
+        "offload_optimizer": {"device": "cpu"},
+        "prefetch_bucket_size": 9,
+    }
+    assert not {"bfloat16", "allgather_size"} & config.keys()
+    assert config_of(tmp_path, "parallel.deepspeed.config={zero_optimization: true}") == config_of(tmp_path)
+
+
+def test_a_contradiction_and_a_slip_are_told_together(tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan_of(tmp_path, "parallel.deepspeed.config={optimizer: {type: Adam}, scheduller: {}}")
+    assert [mistake.key.rpartition(".")[2] for mistake in caught.value.mistakes] == ["optimizer", "scheduller"]
+
+
 @pytest.mark.parametrize(
     ("added", "said"),
     [
@@ -131,6 +156,22 @@ def test_what_agrees_is_merged(tmp_path: Path) -> None:
         ),
         ("{managed_gradient_accumulation: false}", "cannot be false: the plan says where the window ends."),
         ("{steps_per_print: 10}", "steps_per_print: is 10, and the launcher sets null. Delete it."),
+        ("{gradient_allreduce_op: sum}", 'is "sum", and the launcher sets "mean". Delete it.'),
+        (
+            "{bfloat16: {enabled: true}}",
+            "config.bfloat16.enabled: is true, and by train.precision it is false. Delete it, and set train.precision.",
+        ),
+        (
+            "{zero_optimization: {cpu_offload: true}}",
+            "cpu_offload: is true, and by parallel.deepspeed.offload_optimizer it is false. Delete it, and set",
+        ),
+        (
+            "{zero_optimization: {cpu_offload_param: true}}",
+            "cpu_offload_param: is true, and by parallel.deepspeed.offload_parameters it is false.",
+        ),
+        ("{allgather_size: 100}", "allgather_size: is 100, and by parallel.bucket_mb it is 6553600."),
+        ("{zero_optimization: false}", "zero_optimization.stage: is 0, and by parallel.deepspeed.stage it is 1."),
+        ("{gradient_cliping: 0.3}", "is no key of DeepSpeed 0.19. Did you mean gradient_clipping?"),
     ],
 )
 def test_what_contradicts_the_recipe_is_refused(tmp_path: Path, added: str, said: str) -> None:

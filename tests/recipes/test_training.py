@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,29 @@ def test_a_loop_of_ones_own_with_an_accumulator(tmp_path: Path) -> None:
 def test_bf16_trains(tmp_path: Path) -> None:
     rows = train(tmp_path, DIGITS, "train.precision=bf16", "train.epochs=3", "launch.nproc_per_node=2")
     assert rows[-1]["eval/accuracy"] > 0.6
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for a CPU with a C++ compiler")
+def test_digits_are_compiled_rightly_or_refused(tmp_path: Path) -> None:
+    """torch 2.13 gives their convolutions no gradient; another one that does must train as without."""
+    settings = (
+        "launch.nproc_per_node=2",
+        "train.epochs=null",
+        "train.updates=3",
+        "eval.every=end",
+        "launch.device=cpu",
+    )
+    run = ("run", DIGITS, *settings, "train.compile=true", "--runs", str(tmp_path), "--run-id", "compiled")
+    done = launcher(*run, timeout=800)
+    if done.returncode == 0:
+        compiled = [json.loads(row) for row in (tmp_path / "compiled" / "metrics.jsonl").open()]
+        plain = train(tmp_path, DIGITS, *settings)
+        assert [row["train/loss"] for row in compiled] == pytest.approx([row["train/loss"] for row in plain], rel=1e-3)
+        return
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "train.compile" in line and "warning" not in line)
+    assert "compiles this model wrongly: the gradient of 0.weight differs by 100% from that of the model as" in line
+    assert line.endswith("as do those of 3 others. Set train.compile=false.")
+    assert not (tmp_path / "compiled" / "metrics.jsonl").read_text()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from launcher.errors import RequestError
-from launcher.train.engines.sharding import blocks_of, compute_again_in_backward
+from launcher.train.engines.sharding import blocks_of, compute_again_in_backward, refuse_cut_ties
 
 
 class Block(nn.Module):
@@ -56,3 +56,72 @@ def test_what_is_computed_again_has_the_same_gradient_and_the_same_names() -> No
     with torch.no_grad():
         again(inputs)
     assert [block.passes for block in again] == [3, 3]
+
+
+class Tied(nn.Module):
+    """A model of language: what reads the words has the weight of what writes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(5, 3)
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.words.weight
+
+
+def inner_tie() -> Tied:
+    tied = Tied()
+    blocks = [block for block in tied.blocks if isinstance(block, Block)]
+    blocks[1].linear.weight = blocks[0].linear.weight
+    blocks[1].linear.bias = blocks[0].linear.bias
+    return tied
+
+
+def shared_block() -> Tied:
+    tied = Tied()
+    tied.blocks[1] = tied.blocks[0]
+    return tied
+
+
+@pytest.mark.parametrize(
+    ("tied", "wrap"), [(Tied(), ()), (Tied(), ("Block", "Dropout")), (Tied(), ("Tied",)), (shared_block(), ("Block",))]
+)
+def test_what_shares_a_parameter_may_lie_in_one_block_or_in_none(tied: Tied, wrap: tuple[str, ...]) -> None:
+    refuse_cut_ties(nn.ModuleDict({"model": tied}), blocks_of(tied, wrap))
+
+
+@pytest.mark.parametrize(
+    ("tied", "wrap", "said"),
+    [
+        (
+            Tied(),
+            ("Block", "Embedding"),
+            "words.weight (in Embedding) and head.weight (in no block) are one parameter, which fsdp can gather in one "
+            "place only. Leave Embedding out of it.",
+        ),
+        (
+            Tied(),
+            ("Embedding", "Linear"),
+            "words.weight (in Embedding) and head.weight (in Linear) are one parameter, which fsdp can gather in one "
+            "place only. Leave Embedding and Linear out of it.",
+        ),
+        (
+            Tied(),
+            ("Tied", "Embedding"),
+            "words.weight (in Embedding) and head.weight (in Tied) are one parameter, which fsdp can gather in one "
+            "place only. Leave Embedding out of it.",
+        ),
+        (
+            inner_tie(),
+            ("Block",),
+            "blocks.0.linear.weight (in Block) and blocks.1.linear.weight (in Block) are one parameter, which fsdp can "
+            "gather in one place only. Leave Block out of it.",
+        ),
+    ],
+)
+def test_a_parameter_that_would_be_in_two_places_is_named_with_the_cure(
+    tied: Tied, wrap: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        refuse_cut_ties(nn.ModuleDict({"model": tied}), blocks_of(tied, wrap))
+    assert str(caught.value) == f"parallel.fsdp.wrap: {said}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -108,8 +108,12 @@ def shard(
 
     Returns:
         The root, and its blocks, outer ones first.
+
+    Raises:
+        RequestError: a parameter cannot be shared out, or two blocks hold it.
     """
     _refuse_numbers(root)
+    refuse_cut_ties(root, blocks)
     _give_all_ranks_the_same(root)
     for block in reversed(blocks):  # inner ones first: an outer one takes what is left
         fully_shard(block, mesh=mesh, reshard_after_forward=settings.reshard_after_forward, mp_policy=precision)
@@ -125,6 +129,29 @@ def shard(
     return modules
 
 
+def refuse_cut_ties(root: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    """Make sure that no parameter would be gathered in two places, which torch ends in a ValueError.
+
+    Args:
+        root: the module that forward passes enter.
+        blocks: modules in it that are gathered by themselves, before they are shared out.
+
+    Raises:
+        RequestError: modules share a parameter, and lie neither in the same block nor both outside of all blocks.
+    """
+    mistakes: dict[tuple[str, ...], Mistake] = {}
+    for (first, within), *others in _uses(root, blocks):
+        for second, around in others:
+            if around[-1:] != within[-1:]:
+                cut = [block for block in (*within, *around) if (block in within) != (block in around)]
+                kinds = tuple(dict.fromkeys(type(block).__name__ for block in cut))
+                what = f"{first} ({_place(within)}) and {second} ({_place(around)}) are one parameter"
+                cure = f"Leave {' and '.join(kinds)} out of it"
+                mistakes.setdefault(kinds, Mistake(_WRAP, f"{what}, which fsdp can gather in one place only", cure))
+    if mistakes:
+        raise RequestError(mistakes.values())
+
+
 def sharded_modules(root: nn.Module) -> Iterator[FSDPModule]:
     """The modules that gather and let go of their parameters as one, outer ones first."""
     return (module for module in root.modules() if isinstance(module, FSDPModule))
@@ -135,6 +162,23 @@ def _refuse_numbers(model: nn.Module) -> None:
     if numbers:
         what = f"fsdp shares out rows, and the parameter {numbers[0].removeprefix('model.')} is a single number"
         raise RequestError([Mistake("parallel.engine", what, "Give it the shape [1], or parallel.engine=ddp")])
+
+
+def _uses(root: nn.Module, blocks: Sequence[nn.Module]) -> Iterable[list[tuple[str, tuple[nn.Module, ...]]]]:
+    """Of each parameter every name that it has, with the blocks that it lies in by that name, outer ones first."""
+    kept = {id(block) for block in blocks}
+    around: dict[str, tuple[nn.Module, ...]] = {}
+    uses: dict[int, list[tuple[str, tuple[nn.Module, ...]]]] = {}
+    for path, module in root.named_modules(remove_duplicate=False):
+        outer = around.get(path.rpartition(".")[0], ())
+        around[path] = (*outer, module) if id(module) in kept else outer
+        for name, parameter in module.named_parameters(path, recurse=False):
+            uses.setdefault(id(parameter), []).append((name.removeprefix("model."), around[path]))
+    return uses.values()
+
+
+def _place(within: Sequence[nn.Module]) -> str:
+    return f"in {type(within[-1]).__name__}" if within else "in no block"
 
 
 def _give_all_ranks_the_same(model: nn.Module) -> None:

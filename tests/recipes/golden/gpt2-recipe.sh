@@ -251,7 +251,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "gathered_bytes": 0
   },
   "warnings": [
-    "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, in front of MaxPool2d; compare the first losses with those of train.compile=false."
+    "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, in front of MaxPool2d; before its first update the run compares gradients, and ends where they differ."
   ],
   "found": []
 }
