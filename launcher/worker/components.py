@@ -30,11 +30,15 @@ def load_task(section: TaskSection) -> Task:
         raise TypeError(f"task.args {section.args} do not fit {name}: {error}") from error
 
 
-def run_script(section: ScriptSection) -> None:
-    """Run the user's script as Python would, with its own folder to import from and its own arguments."""
+def run_script(section: ScriptSection) -> object:
+    """Run the user's script as Python would, with its own folder to import from and its own arguments.
+
+    Returns:
+        What it has left in its globals, which goes when this does.
+    """
     sys.argv = [section.path, *section.args]
     sys.path.insert(0, str(Path(section.path).parent))
-    runpy.run_path(section.path, run_name="__main__")
+    return runpy.run_path(section.path, run_name="__main__")
 
 
 def _module_of_file(path: Path) -> ModuleType:

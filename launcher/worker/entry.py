@@ -39,6 +39,9 @@ class Worker:
         self._update: int | None = None
         self._failed = False
         self._heart: Heart | None = None
+        # DDP that is cleared away joins threads of gloo with Python's lock held, which these may wait for (torch 2.13):
+        # what was trained lives as long as the process.
+        self._kept: object = None
 
     def work(self, proving: bool) -> int:
         """Train, prove, or run the user's script; the exit code.
@@ -54,7 +57,7 @@ class Worker:
             if plan.recipe.script is not None:
                 from launcher.worker.components import run_script
 
-                run_script(plan.recipe.script)
+                self._kept = run_script(plan.recipe.script)
             elif proving:
                 from launcher.worker.proving import run_proof
 
@@ -65,8 +68,9 @@ class Worker:
                 self._heart.start()  # before torch is imported, which takes long: who stops here is missed, too
                 from launcher.worker.training import run_training  # imports torch: after the log is open
 
-                run_training(plan, self._run, self._env, self._heart, self._generation, self._started)
+                self._kept = run_training(plan, self._run, self._env, self._heart, self._generation, self._started)
         except SystemExit as leaving:
+            self._kept = leaving  # and with it the script's globals
             if script and leaving.code in (None, 0):
                 return 0  # the usual end of a script; that of a task is the last update
             self._record(leaving)

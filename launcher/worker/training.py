@@ -32,7 +32,7 @@ from launcher.worker.tf32 import use_tf32
 
 def run_training(
     plan: Plan, run: RunDirectory, env: DistEnv, heart: Heart, generation: Generation, started: Callable[[int], None]
-) -> None:
+) -> object:
     """Train this rank's share of the plan's task.
 
     Args:
@@ -42,6 +42,9 @@ def run_training(
         heart: beats, and goes on to when this returns.
         generation: of the launch that it belongs to.
         started: told the number of each update before it begins.
+
+    Returns:
+        What it has trained with, which goes when this does.
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
@@ -97,6 +100,7 @@ def run_training(
         finally:
             heart.progress.ends()
             trackers.finish(finished)
+    return job, saver
 
 
 def _use_exact_kernels() -> None:

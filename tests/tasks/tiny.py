@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,12 @@ class MeanOfMeans(Tiny):
 
     def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         return {"index": batch[0].mean()}
+
+
+class Mourned(Tiny):
+    """Says when its model is cleared away."""
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        weakref.finalize(model, print, "the model is gone").atexit = False
+        return model
