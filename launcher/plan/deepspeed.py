@@ -188,6 +188,9 @@ def _contradictions(
             "offload_param": None,
             "cpu_offload": settings.offload_optimizer,
             "cpu_offload_param": settings.offload_parameters,
+            # It puts parameters into the flat tensors in another order than it says they are in: checkpoints would mix
+            # them up (seen with 0.19.8).
+            "round_robin_gradients": False,
             **zero,
         },
     }

@@ -96,12 +96,17 @@ def test_it_is_told_of_the_most_micro_steps_of_any_window(tmp_path: Path) -> Non
 
 
 def test_what_agrees_is_merged(tmp_path: Path) -> None:
-    added = "{train_batch_size: 8, gradient_clipping: auto, zero_optimization: {stage: 1, round_robin_gradients: true}}"
+    added = "{train_batch_size: 8, gradient_clipping: auto, zero_optimization: {stage: 1, contiguous_gradients: false}}"
     config = config_of(tmp_path, f"parallel.deepspeed.config={added}")
     assert "train_batch_size" not in config  # DeepSpeed works it out from its own numbers
     assert config["gradient_clipping"] == 0.0
     assert config["zero_optimization"]["stage"] == 1
-    assert config["zero_optimization"]["round_robin_gradients"] is True
+    assert config["zero_optimization"]["contiguous_gradients"] is False
+
+
+def test_what_would_mix_up_checkpoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"round_robin_gradients: is true, and the launcher sets false. Delete it"):
+        config_of(tmp_path, "parallel.deepspeed.config={zero_optimization: {round_robin_gradients: true}}")
 
 
 def test_what_agrees_by_another_name_is_told_by_the_name_of_today(tmp_path: Path) -> None:

@@ -138,3 +138,27 @@ class Steady(Mortal):
 
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 41), nn.Tanh(), nn.Linear(41, 1))
+
+
+class Centered(Mortal):
+    """A model whose buffer changes in each forward pass, and the next ones by it."""
+
+    def model(self) -> nn.Module:
+        return RunningMean()
+
+
+class RunningMean(nn.Module):
+    """Subtracts a running mean, of which every rank sees another part."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        centered = inputs - self.mean
+        self.mean = (0.5 * self.mean + 0.5 * inputs.mean(0)).detach()
+        predicted: Tensor = self.layers(centered)
+        return predicted

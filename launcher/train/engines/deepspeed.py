@@ -60,6 +60,7 @@ class DeepspeedEngine:
         self.shard = self.rank if self._stage == 3 else 0
         # Stage 3 fills each parameter up until the ranks have equal parts of it.
         self._elements = sum(padded_elements((parameter.numel(),), self.shards) for parameter in trained(model))
+        self._has_buffers = any(True for _ in model.buffers())
         self._timeout = timeout
         self._traffic = GradientTraffic()
         self._steps = 0  # of the window
@@ -72,6 +73,7 @@ class DeepspeedEngine:
             RuntimeError: DeepSpeed would train in another way than the configuration says.
         """
         groups = [list(group["params"]) for group in optimizer.param_groups]
+        self.share_buffers()
         self._engine, zero = start_deepspeed(
             AnyForward(self.model), optimizer, self._config, self._traffic, self._timeout
         )
@@ -103,7 +105,10 @@ class DeepspeedEngine:
             self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
 
     def reduce(self) -> Reductions:
-        """The reductions of the window, held against the gradients of the parameters."""
+        """The reductions of the window, held against the gradients of the parameters.
+
+        The next window begins with the buffers of rank 0, as it does under DDP.
+        """
         missing = 0
         if self._stage == 0:
             missing = sum(parameter.numel() for parameter in trained(self.model) if parameter.grad is None)
@@ -119,6 +124,8 @@ class DeepspeedEngine:
                 "parameter. Freeze those it never uses, or set parallel.engine=ddp and "
                 "parallel.find_unused_parameters=true"
             )
+        if self._has_buffers:
+            self.share_buffers()
         return reductions
 
     def watch_parts(self, watch: bool) -> None:

@@ -44,6 +44,7 @@ class DeferredEngine(WholeModel):
         self._gradients: list[Tensor] = []
         self._watched = False
         self._squares: list[Tensor] = []
+        self._has_buffers = any(True for _ in model.buffers())
         broadcast_from_first([*model.parameters(), *model.buffers()])
 
     def begin(self, window: Window, step: int) -> None:
@@ -61,12 +62,17 @@ class DeferredEngine(WholeModel):
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def reduce(self) -> Reductions:
-        """Add the gradients of all ranks; a parameter that got none on any rank keeps none."""
+        """Add the gradients of all ranks; a parameter that got none on any rank keeps none.
+
+        The next window begins with the buffers of rank 0, as it does under DDP.
+        """
         own: list[Tensor] = []
         watch = (lambda buffer: own.append(l2_norm(buffer))) if self._watched else None
         self._gradients = []  # lets go of the buffers of the window before
         self._gradients = self._reduction.reduce(watch)
         self._squares = [squared(own)] if own else []
+        if self._has_buffers:
+            self.share_buffers()
         return Reductions(len(self._gradients), sum(buffer.nbytes for buffer in self._gradients))
 
     def watch_parts(self, watch: bool) -> None:

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_SMALL = 2**20  # bytes
+
 
 @contextmanager
 def process_group(device: torch.device, timeout: float, alone: bool = False) -> Iterator[None]:
@@ -59,6 +61,15 @@ def gather_beside(timeout: float) -> Callable[[Any], list[Any]]:
 
 
 def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
-    """Give every rank the values that rank 0 has."""
+    """Give every rank the values that rank 0 has; small tensors of one type go together."""
+    small: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
-        dist.broadcast(tensor.detach(), src=0)
+        if tensor.nbytes > _SMALL:
+            dist.broadcast(tensor.detach(), src=0)
+        else:
+            small.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
+    for together in small.values():
+        flat = torch.cat([tensor.flatten() for tensor in together])
+        dist.broadcast(flat, src=0)
+        for tensor, values in zip(together, torch.split(flat, [tensor.numel() for tensor in together]), strict=True):
+            tensor.copy_(values.view_as(tensor))
