@@ -90,8 +90,10 @@ def test_a_parameter_that_is_not_used_is_named(found: Worlds, world: int) -> Non
 def test_experts_that_ranks_use_in_turn_are_told_apart_or_refused(found: Worlds, world: int) -> None:
     for results in found[world]:
         refused, told_apart = results["swapped"]["every micro-step"], results["swapped"]["deferred"]
-        half, whole = 6 * -(-world // 2), 12 * -(-world // 2)  # with rows that are filled up
-        assert refused["said"].startswith(f"{half} of {whole} elements of the gradient were reduced: a micro-step does")
+        half = 3 * world * -(-2 // world)  # of two rows of three, filled up to as many as the ranks share
+        assert refused["said"].startswith(
+            f"{half} of {2 * half} elements of the gradient were reduced: a micro-step does"
+        )
         assert "Set parallel.fsdp.defer_reduction=true, or" in refused["said"]
         assert not told_apart["said"]
         assert told_apart["error"] < 1e-12
