@@ -160,7 +160,15 @@ class Normed(Plain):
         return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
 
 
-TASKS = {task.__name__: task for task in (Plain, Counted, Several, Unused, Twice, Normed)}
+class NormedAlone(Plain):
+    """InstanceNorm, of whose running statistics PyTorch counts no new version when it changes them."""
+
+    def model(self) -> nn.Module:
+        norm = nn.InstanceNorm1d(2, track_running_stats=True)
+        return nn.Sequential(nn.Linear(FEATURES, 8), nn.Unflatten(1, (2, 4)), norm, nn.Flatten(), nn.Linear(8, 1))
+
+
+TASKS = {task.__name__: task for task in (Plain, Counted, Several, Unused, Twice, Normed, NormedAlone)}
 
 
 class Recorder:
@@ -282,9 +290,9 @@ def _hash(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     return found.hexdigest()
 
 
-def _refusal(rank: int, world: int) -> str:
+def _refusal(task: str, rank: int, world: int) -> str:
     try:
-        trained(Case("normed", 4, "Normed"), rank, world)
+        trained(Case("normed", 4, task), rank, world)
     except RequestError as refused:
         return str(refused)
     return ""
@@ -301,7 +309,7 @@ def main(out: Path) -> None:
         "copies": copies,
         "cases": of_cases,
         "after": trained(OVERLAPPED, rank, world, overlap=False),
-        "refusal": _refusal(rank, world),
+        "refusals": [_refusal(task, rank, world) for task in ("Normed", "NormedAlone")],
     }
     if world > 1:
         gathered: list[Any] = [None] * world

@@ -67,6 +67,7 @@ class ExactEngine(WholeModel):
         self._used = [False] * len(self._parameters)
         self._gradients: list[Tensor] = []
         self._buffers: dict[str, tuple[Tensor, int]] = {}
+        self._values: dict[str, Tensor] | None = None  # of the buffers, in the first window
         self._watched = False
         self._norms: dict[int, Tensor] = {}  # of the buckets that were sent
         self._squares: list[Tensor] = []
@@ -78,6 +79,9 @@ class ExactEngine(WholeModel):
         """Go on to the virtual rank that the micro-batch belongs to."""
         if step == 0:
             self._buffers = {name: (buffer, buffer._version) for name, buffer in self.model.named_buffers()}
+            # PyTorch counts no version of what its own layers change in one pass (InstanceNorm): look at it once.
+            looks = self._values is None
+            self._values = {name: buffer.clone() for name, buffer in self.model.named_buffers()} if looks else {}
         ends = 0
         for virtual, steps in zip(self._owned, window.virtual_steps(self.rank), strict=True):
             ends += steps
@@ -216,7 +220,9 @@ class ExactEngine(WholeModel):
     def _refuse_changed_buffers(self) -> None:
         for name, buffer in self.model.named_buffers():
             noted, version = self._buffers.get(name, (buffer, buffer._version))
-            if noted is not buffer or version != buffer._version:
+            values = (self._values or {}).get(name)
+            changed = values is not None and not torch.equal(_bytes_of(values), _bytes_of(buffer))
+            if noted is not buffer or version != buffer._version or changed:
                 raise RequestError(
                     [
                         Mistake(
@@ -240,3 +246,7 @@ def _flags(values: PendingValues) -> list[bool]:
 def _added(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
     torch._foreach_add_(left, right)
     return left
+
+
+def _bytes_of(values: Tensor) -> Tensor:
+    return values.detach().flatten().view(torch.uint8)
