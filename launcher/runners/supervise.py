@@ -23,6 +23,7 @@ from launcher.runners.watch import Watch
 UPDATES_TO_END = 3  # the one under way, the one in which the ranks agree, and one for luck
 _TICK = 0.1
 _FOR_STACKS = 0.5  # seconds that ranks get to write their stacks before they are killed
+_TO_BE_GONE = 1.0  # seconds after which what is killed is gone
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Slurm warns of the end of its time by one of these; torchrun does not know them, and would leave its workers behind.
 _PASSED_ON_AS_TERM = (signal.SIGUSR1, signal.SIGUSR2)
@@ -136,7 +137,10 @@ def _wait(
 
 
 def end_hanging(handle: RunHandle, run: RunDirectory, culprit: FailureRecord, processes: Iterable[int]) -> None:
-    """Kill a run that hangs, with the cause on record before the other ranks can say anything of it."""
+    """Kill a run that hangs, with the cause on record before the other ranks can say anything of it.
+
+    The signal may wake the rank, and one that goes to its end takes its record back: it is killed all the same.
+    """
     with suppress(OSError):
         culprit.write(run)
     for pid in processes:
@@ -144,6 +148,9 @@ def end_hanging(handle: RunHandle, run: RunDirectory, culprit: FailureRecord, pr
             os.kill(pid, STACKS)
     handle.wait(_FOR_STACKS)
     handle.kill()
+    handle.wait(_TO_BE_GONE)
+    with suppress(OSError):
+        culprit.write(run)
 
 
 class _Progress:

@@ -132,9 +132,10 @@ def parent_of(pid: int) -> int:
     outcome="it is named and killed after the heartbeat; the run goes on from the last checkpoint",
 )
 @pytest.mark.long
-def test_a_rank_that_is_locked_up_is_named(runs: Path) -> None:
-    """It holds Python's own lock for ever, and does nothing."""
-    done = run(runs, *fault(runs, "lock", 1))
+@pytest.mark.parametrize("what", ["lock", "doze"])
+def test_a_rank_that_is_locked_up_is_named(runs: Path, what: str) -> None:
+    """It holds Python's own lock for ever, and does nothing; or until it is asked for its stack."""
+    done = run(runs, *fault(runs, what, 1))
     assert "Rank 1 failed in update 6: Hang: no sign of life for 2 s: its process does nothing" in done.stderr
     assert went_to_its_end(runs, done)
 

@@ -78,8 +78,7 @@ def test_programs_that_a_script_has_started_end_too(runs: Path) -> None:
     command = [sys.executable, "-m", "launcher", "run", str(runs / "it.yaml"), "--runs", str(runs / "all")]
     process = subprocess.Popen(command, env=clean_environment(), cwd=ROOT)
     wait_until(told.exists, 60)
-    alive = programs(runs)
-    assert sum(program.startswith("sleep 60") for program in alive.values()) == 2, alive
+    wait_until(lambda: sum(program.startswith("sleep 60") for program in programs(runs).values()) == 2, 10)
     process.kill()
     process.wait()
     wait_until(lambda: not list(processes_with(str(runs))), 3)

@@ -29,7 +29,8 @@ class Tiny(Task):
     Args:
         fault: what happens: raise, sigkill, segfault, exit, nan (in the loss), tell (say so and train on), hang (say so
             and stay), sigstop, wait (for what never comes), lock (as wait, and no other thread of Python goes on
-            either), compute (in C for 4 seconds, in which no other thread goes on).
+            either), doze (the same, until any signal comes), compute (in C for 4 seconds, in which no other thread goes
+            on).
         rank: in which rank.
         at: in which micro-step of it, from 1.
         once: a file, made as it happens, that keeps it from happening again.
@@ -88,6 +89,10 @@ class Tiny(Task):
         if self.fault == "sigstop":
             os.kill(os.getpid(), signal.SIGSTOP)
         if self.fault == "lock":
+            library, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)  # zeros are one that is open
+            for _ in range(2):
+                library.pthread_mutex_lock(mutex)  # which no signal interrupts
+        if self.fault == "doze":
             ctypes.PyDLL(None).pause()
         if self.fault == "compute":
             began = time.perf_counter()
