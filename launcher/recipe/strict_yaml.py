@@ -181,7 +181,7 @@ def _check_events(text: str) -> None:
             raise _RefusedError(line, f"the tag {shown} is not part of a recipe", "Write a plain value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise _RefusedError(line, f"nested more than {MAX_DEPTH} deep", "A recipe needs a handful of levels")
+            raise _nested_too_deep(line)
 
 
 def _check_nodes(node: yaml.Node, path: str, lines: dict[str, int]) -> None:
@@ -225,6 +225,10 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
         raise _RefusedError(line, f"text with the character U+{ord(unfit.group()):04X}", "Delete it")
 
 
+def _nested_too_deep(line: int) -> _RefusedError:
+    return _RefusedError(line, f"nested more than {MAX_DEPTH} deep", "A recipe needs a handful of levels")
+
+
 def _in_plain_words(error: yaml.YAMLError, text: str) -> _RefusedError:
     """A parser's complaint as a sentence about a line."""
     text_lines = text.splitlines() or [""]
@@ -233,6 +237,8 @@ def _in_plain_words(error: yaml.YAMLError, text: str) -> _RefusedError:
     if re.match(r" *\t", text_lines[line - 1]):
         return _RefusedError(line, "a tab in the indentation", "Use spaces")
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if "nesting depth" in problem:  # PyYAML 6.0.4 has a limit of its own, and meets it before the first event
+        return _nested_too_deep(line)
     if "cannot start any token" in problem and mark and mark.line < len(text_lines):
         character = text_lines[mark.line][mark.column : mark.column + 1]
         return _RefusedError(line, f"a value cannot begin with {character!r}", "Put quotes around it")
