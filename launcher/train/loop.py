@@ -35,6 +35,7 @@ from launcher.train.readout import Readout
 from launcher.train.saving import NoSaver, Saver
 from launcher.train.step_result import StepResult
 from launcher.train.stepping import Stepper
+from launcher.words import plural
 
 
 def train(
@@ -98,9 +99,13 @@ def train(
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
         if evaluation_due(job.plan, window) and job.eval_data is not None:
-            # What fits in training fits here; more might not, as the scores of large vocabularies weigh as much.
-            batch = min(MOST, job.plan.batch.micro)
-            measurement.evaluation = evaluate(job.task, job.eval_data, job.engine, job.precision, job.progress, batch)
+            # What fits in training fits here; more might not, as the scores of large vocabularies weigh as much. The
+            # window is the one that was taken, with the micro-batch that was left of it.
+            batch = min(MOST, measurement.window.micro)
+            with told(f"an evaluation of {plural(batch, 'sample')} at a time", _CURE_OF_EVALUATION):
+                measurement.evaluation = evaluate(
+                    job.task, job.eval_data, job.engine, job.precision, job.progress, batch
+                )
             ended = perf_counter()  # an evaluation is no part of an update
         take(readout.add(measurement))
         if readout.stop:
@@ -117,8 +122,10 @@ def train(
 
 _CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parallel.engine=fsdp"
 
+_CURE_OF_EVALUATION = "Set a smaller batch.micro, which evaluations take too: the global batch stays"
 
-def _unheard(told: object) -> None:
+
+def _unheard(said: object) -> None:
     """Where nobody keeps it."""
 
 

@@ -122,14 +122,14 @@ class _Tries:
         """Micro-steps and an optimizer step, twice the first time: then the optimizer has what it remembers."""
         indices = [self._largest[place % len(self._largest)] for place in range(size)]
         (batch,) = self._batches.here([Wanted(0, indices)])
-        items = self._losses.items(batch, size)
+        # The largest samples may have no items (a prompt without room for its answer), and are tried all the same.
+        items = {name: max(each, 1) for name, each in self._losses.items(batch, size).items()}
         micro_batch = MicroBatchData(to_device(self._job.engine.device)(batch), items)
         samples = _STEPS * size
         window = Window(0, 0, 0, samples, size, 1, samples)
         loaded = LoadedWindow(window, (micro_batch,) * _STEPS, tuple(_STEPS * each for each in items.values()))
         for _ in range(1 if self._stepped else 2):
-            if not loaded.empty:
-                self._accumulation.accumulate(loaded)
+            self._accumulation.accumulate(loaded)
             self._step()
         self._stepped = True
         if self._job.engine.device.type == "cuda":

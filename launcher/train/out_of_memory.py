@@ -15,6 +15,7 @@ _SAYS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
 )
 
@@ -28,10 +29,12 @@ class MemoryRanOutError(RuntimeError):
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out."""
+    """Whether an exception, or the one that it was raised from, says that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAYS)
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _SAYS):
+        return True
+    return error.__cause__ is not None and ran_out(error.__cause__)
 
 
 def on_any_rank(engine: Engine, here: bool) -> bool:

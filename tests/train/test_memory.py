@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from launcher.plan.fitting import FoundMicro
 from launcher.plan.planner import with_found
 from launcher.train.loop import train
 from launcher.train.memory import Halved
-from launcher.train.out_of_memory import MemoryRanOutError, NoMemoryError
+from launcher.train.out_of_memory import MemoryRanOutError, NoMemoryError, ran_out
 from launcher.train.step_result import StepResult
 from tests.tasks.hungry import Hungry, Noisy
 from tests.train.test_micro_search import job_of, state_of
@@ -95,3 +96,50 @@ def test_buffers_that_a_forward_replaces_come_back() -> None:
     (never, *_), _ = trained(Hungry(), FoundMicro(since=0, micro=8), FoundMicro(since=1, micro=4))
     for name in ("passes", "seen", "constant"):
         assert once["model"][name] == never["model"][name]
+
+
+class Evaluated(Hungry):
+    """Evaluates on what it is trained on."""
+
+    most_evaluated: int | None = None
+
+    def eval_data(self) -> Any:
+        return self.train_data()
+
+    def evaluate(self, model: Any, batch: Any) -> Any:
+        inputs, targets = batch
+        if len(inputs) > (self.most_evaluated or self.most):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return {"loss": (model(inputs) - targets).square().squeeze(1)}
+
+
+def test_evaluations_take_the_micro_batch_that_was_left() -> None:
+    (_, _, rows), halved = trained(Evaluated(most=3), eval={"every": 2})
+    assert [each.plan.batch.micro for each in halved] == [4, 2]
+    assert ["eval/loss" in row for row in rows] == [False, True, False, True, True]
+
+
+def test_an_evaluation_that_does_not_fit_ends_with_the_cure() -> None:
+    task = Evaluated(most=8)
+    task.most_evaluated = 7
+    with pytest.raises(
+        MemoryRanOutError, match=r"in an evaluation of 8 samples at a time .* Set a smaller batch.micro"
+    ):
+        trained(task, batch={"global": 48, "micro": 8}, eval={"every": 2})
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("in my layer"), False),
+    ],
+)
+def test_what_says_that_memory_ran_out(error: Exception, found: bool) -> None:
+    assert ran_out(error) == found
+    wrapped = ValueError("in my layer")
+    wrapped.__cause__ = error
+    assert ran_out(wrapped) == found

@@ -173,3 +173,18 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     task = Broken()
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         find_micro(job_of(task, {"global": 30, "micro": "auto"}), task.train_data(), 0, print)
+
+
+class Answerless(Hungry):
+    """The largest samples have nothing that a loss would be of."""
+
+    def items(self, batch: Any) -> int:
+        return 0
+
+
+def test_samples_without_items_are_tried_all_the_same() -> None:
+    task = Answerless(most=4)
+    assert find_micro(job_of(task, {"global": 48, "micro": "auto"}), task.train_data(), 0, print).fits == 4
+    task = Answerless(most=0)
+    with pytest.raises(NoMemoryError, match="not even one sample fits"):
+        find_micro(job_of(task, {"global": 48, "micro": "auto"}), task.train_data(), 0, print)
