@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TextIO, cast
 
 from rich.console import Console
@@ -15,7 +16,9 @@ def lasting_console(*, soft_wrap: bool = False) -> Console:
     Args:
         soft_wrap: leave long lines to the terminal, instead of breaking them at words.
     """
-    return Console(file=cast(TextIO, LastingOutput(sys.stdout)), highlight=False, soft_wrap=soft_wrap)
+    # One that was closed before Python began is none; nowhere is written to for as long as the process lives.
+    stream = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    return Console(file=cast(TextIO, LastingOutput(stream)), highlight=False, soft_wrap=soft_wrap)
 
 
 class LastingOutput:

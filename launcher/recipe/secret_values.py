@@ -31,6 +31,7 @@ _NAME = re.compile(
     r"|(access|auth|bearer|hf|api|wandb|github)[_-]token|credentials?)|-*token",
     re.IGNORECASE,
 )
+_OF_ENVIRONMENT = re.compile(r".*(key|token|secret|password|passwd|passphrase|credentials?)", re.IGNORECASE)
 _LEAST = 6  # characters of a secret that is known by its name alone
 
 
@@ -48,6 +49,19 @@ def secrets_in(data: Mapping[str, Any]) -> Iterator[Mistake]:
                 f"looks like {kind}, and a recipe is copied to the run directory and to W&B",
                 "Set it in the environment, such as WANDB_API_KEY or HF_TOKEN, and let the task read it there",
             )
+
+
+def without_secrets(text: str, environ: Mapping[str, str]) -> str:
+    """A text with nothing in place of the secrets of an environment: an exception may quote one.
+
+    Args:
+        text: what is to be written down.
+        environ: the environment.
+    """
+    values = {value for name, value in environ.items() if _OF_ENVIRONMENT.fullmatch(name) and len(value) >= _LEAST}
+    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(value, "***")
+    return text
 
 
 def _kind(name: str, text: str) -> str | None:

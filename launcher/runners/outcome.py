@@ -50,7 +50,7 @@ def outcome_of(agent_code: int, stopped: bool, run: RunDirectory, update: int, s
     failures = read_failures(run)
     cause = failures.first()
     if (stopped or failures.agent.signal) and not _is_own_failure(cause):
-        if update and update == _planned_updates(run):  # the signal came when all was done
+        if update and update == _planned_updates(run) and _is_kept(run, update):  # the signal came when all was done
             return Outcome(RunStatus("done", update, samples_seen, ExitCode.DONE))
         return _stopped(run, update, samples_seen)
     if agent_code == 0 or (isinstance(cause, FailureRecord) and cause.peer_is_gone):
@@ -96,6 +96,15 @@ def _stopped(run: RunDirectory, update: int, samples_seen: int) -> Outcome:
     if newest_update(run):
         return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
     return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
+
+
+def _is_kept(run: RunDirectory, update: int) -> bool:
+    """Whether there is a checkpoint after an update, or none is wanted."""
+    try:
+        wanted = Plan.model_validate_json(run.plan.read_text(encoding="utf-8")).recipe.checkpoint.wanted
+    except (OSError, ValueError):
+        wanted = True
+    return not wanted or newest_update(run) >= update
 
 
 def _left_early(run: RunDirectory, failures: Failures) -> WorkerDeath | None:

@@ -51,7 +51,7 @@ def evaluate(
     model, move = engine.model, to_device(engine.device)
     batches = KeyedBatches(task, data, seed=0)  # with the same random numbers each time, and none of the training's
     sums: dict[str, Sum] = {}
-    was_training = model.training
+    trained = [module for module in model.modules() if module.training]  # not all: a part that is frozen may be at rest
     model.eval()
     low, high = (len(data) * rank // engine.world_size for rank in (engine.rank, engine.rank + 1))
     most = -(-len(data) // engine.world_size)  # samples of the rank that has the most
@@ -67,7 +67,8 @@ def evaluate(
                     part = _weighted_sum(name, measured, len(own))
                     sums[name] = _added(sums.get(name, NOTHING), part)
     finally:
-        model.train(was_training)
+        for module in trained:
+            module.training = True
     progress.has_evaluated()
     return _means(engine.gather(sums))
 

@@ -20,11 +20,15 @@ class NonFiniteError(LauncherError):
     """The training has come to numbers that are not finite; from the same checkpoint it would do so again."""
 
 
+_MOST_IN_A_ROW = 32  # halvings of the scale of fp16 losses, which begins at 2^16
+
+
 class FiniteGuard:
     """Ends a run whose loss or gradient is not finite, before anything of it is kept.
 
     What an update measured is read some updates later, by all ranks at once: nothing waits for it, and they end alike.
-    It is always read before the state is kept. In fp16 a gradient that is not finite is part of the method.
+    It is always read before the state is kept. In fp16 a gradient that is not finite is part of the method, but not in
+    update after update: the scale of the loss, halved each time, is then far below one. A loss that is not is no part.
 
     Args:
         mode: what the recipe says.
@@ -32,7 +36,9 @@ class FiniteGuard:
     """
 
     def __init__(self, mode: NonFinite, half: bool) -> None:
-        self._reads = mode == "stop" and not half
+        self._reads = mode == "stop"
+        self._half = half
+        self._in_a_row = 0  # updates whose gradient was not finite
         self._checks = mode != "off"
 
     def after(self, result: StepResult) -> None:
@@ -41,7 +47,11 @@ class FiniteGuard:
         Raises:
             NonFiniteError: its loss or its gradient was not finite.
         """
-        if self._reads and (found := ", ".join(_not_finite(result))):
+        losses, gradient = list(_losses_not_finite(result)), list(_gradient_not_finite(result))
+        self._in_a_row = self._in_a_row + 1 if gradient else 0
+        if self._half and self._in_a_row < _MOST_IN_A_ROW:
+            gradient = []
+        if self._reads and (found := ", ".join([*losses, *gradient])):
             update = result.window.update + 1
             raise NonFiniteError(
                 f"Update {update} is not finite: {found}. No checkpoint was written after it, and the run can go on "
@@ -82,9 +92,12 @@ def _names_of_bad(model: nn.Module) -> list[str]:
     return [name for name, found in bad if bool(found)]
 
 
-def _not_finite(result: StepResult) -> Iterator[str]:
+def _losses_not_finite(result: StepResult) -> Iterator[str]:
     for name, loss in result.losses.items():
         if not math.isfinite(loss):
             yield f"loss {loss}" if len(result.losses) == 1 else f"loss {name} {loss}"
+
+
+def _gradient_not_finite(result: StepResult) -> Iterator[str]:
     if result.grad_norm is not None and not math.isfinite(result.grad_norm):
         yield f"gradient norm {result.grad_norm}"

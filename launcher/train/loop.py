@@ -64,6 +64,7 @@ def train(
         NonFiniteError: a loss, a gradient or the state is not finite.
         MemoryRanOutError: memory ran out.
         NoMemoryError: memory ran out, and nothing smaller can be tried.
+        NotKeptError: the state after the last update could not be kept.
         RequestError: the compiled model has another gradient than the model.
     """
     memory = memory_of(job, halved or _unheard)
@@ -116,8 +117,16 @@ def train(
             ended = perf_counter()  # nor is a checkpoint
     if unsaved is not None:
         keep(unsaved)
-    saver.finish()
+    if not saver.finish() and not readout.stop:
+        raise NotKeptError(
+            "the end of the run could not be kept, and updates since the last checkpoint are to be made again. Make "
+            "room for a checkpoint, and go on by --resume auto"
+        )
     return not readout.stop
+
+
+class NotKeptError(RuntimeError):
+    """All updates were made, and what came of the last ones is lost: the run is not done."""
 
 
 _CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parallel.engine=fsdp"

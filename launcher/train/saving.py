@@ -22,8 +22,8 @@ class Saver(Protocol):
         """Keep the state after the update of a window; every rank must do so after the same update."""
         ...
 
-    def finish(self) -> None:
-        """Wait until all that was to be kept is kept."""
+    def finish(self) -> bool:
+        """Wait until all that was to be kept is kept; whether the last of it is, the same on every rank."""
         ...
 
 
@@ -41,5 +41,6 @@ class NoSaver:
     def save(self, window: Window) -> None:
         """Nothing is kept."""
 
-    def finish(self) -> None:
-        """Nothing is waited for."""
+    def finish(self) -> bool:
+        """Nothing was to be kept."""
+        return True

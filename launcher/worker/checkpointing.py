@@ -61,7 +61,8 @@ class RunSaver:
         self._saved_at = monotonic()
         self._writer, self._beside = ThreadPoolExecutor(max_workers=1), ThreadPoolExecutor(max_workers=1)
         self._gather_beside: Gather | None = None
-        self._under_way: Future[None] | None = None  # what all ranks are to wait for; only rank 0 has work in it
+        self._under_way: Future[bool | None] | None = None  # what all ranks wait for; rank 0 finds if it is committed
+        self._kept = True  # the last checkpoint
         self._parts_written = self._parts_seen = 0
         self._copies = {MODEL: HostCopy(), OPTIMIZER: HostCopy()}
 
@@ -87,6 +88,7 @@ class RunSaver:
         begun = self._by_first(lambda: attempt(lambda: str(self._store.begin(update))))
         if isinstance(begun, Failed):
             self._warn(update, begun)
+            self._kept = False
             return
         folder, own = Path(begun), randomness(engine.device)
         reports = self._all(self._writer.submit(attempt, lambda: self._write_own(folder, own)))
@@ -97,9 +99,9 @@ class RunSaver:
             return
         if captured.in_parts:
             reports += self._all(self._written_parts(folder, captured))
-        self._by_first(lambda: self._complete(folder, captured, reports))
+        self._kept = self._by_first(lambda: self._complete(folder, captured, reports))
 
-    def _go_on_beside(self, folder: Path, captured: Captured, reports: list[Any]) -> Future[None]:
+    def _go_on_beside(self, folder: Path, captured: Captured, reports: list[Any]) -> Future[Any]:
         """Copy the state, and write the copy while the training goes on."""
         if captured.in_parts:
             if self._gather_beside is None:
@@ -110,25 +112,28 @@ class RunSaver:
             return nothing_to_do()
         return self._writer.submit(self._complete, folder, self._copied(captured), reports)
 
-    def _complete_together(self, folder: Path, captured: Captured, reports: list[Any], gather: Gather) -> None:
-        """Write this rank's parts, and commit on rank 0 when all ranks have."""
+    def _complete_together(self, folder: Path, captured: Captured, reports: list[Any], gather: Gather) -> bool | None:
+        """Write this rank's parts, and commit on rank 0 when all ranks have; there, whether it is."""
         parts = of_all_ranks(self._written_parts(folder, captured), gather)
-        if self._job.engine.rank == 0:
-            self._complete(folder, captured, [*reports, *parts])
+        return self._complete(folder, captured, [*reports, *parts]) if self._job.engine.rank == 0 else None
 
     def _written_parts(self, folder: Path, captured: Captured) -> Future[dict[str, FileFacts] | Failed]:
         rank = self._job.engine.rank
         return self._writer.submit(attempt, lambda: captured.write_parts(folder, rank, self._moved))
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """Wait for what is written in the background; on every rank after the same update.
+
+        Returns:
+            Whether the last checkpoint is committed, on every rank.
 
         Raises:
             StaleWriterError: a later launch has taken the run over.
         """
         if self._under_way is not None:
             written, self._under_way = self._under_way, None
-            self._all(written)
+            self._kept = bool(self._all(written)[0])
+        return self._kept
 
     def _by_first(self, do: Callable[[], _T]) -> _T:
         """What rank 0 finds, on every rank."""
@@ -156,15 +161,16 @@ class RunSaver:
         model, optimizer = self._copies[MODEL], self._copies[OPTIMIZER]
         return replace(captured, model=model.of(captured.model), optimizer=optimizer.of(captured.optimizer))
 
-    def _complete(self, folder: Path, captured: Captured, reports: list[Any]) -> None:
-        """Write what rank 0 writes for all, and commit."""
+    def _complete(self, folder: Path, captured: Captured, reports: list[Any]) -> bool:
+        """Write what rank 0 writes for all, and commit; whether it could be done."""
         failed = [report for report in reports if isinstance(report, Failed)]
         outcome = failed[0] if failed else attempt(lambda: self._commit(folder, captured, reports))
         if isinstance(outcome, Failed):
             self._store.abandon(folder)
             self._warn(captured.update, outcome)
-        else:
-            self._store.prune(self._settings.keep)
+            return False
+        self._store.prune(self._settings.keep)
+        return True
 
     def _commit(self, folder: Path, captured: Captured, reports: list[dict[str, FileFacts]]) -> None:
         files = captured.write(folder, self._moved)

@@ -11,6 +11,7 @@ import traceback
 from launcher.errors import LauncherError
 from launcher.linux import end_with_parent
 from launcher.plan.planner import Plan
+from launcher.recipe.secret_values import without_secrets
 from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord, release_rank, reserve_for_rank
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
@@ -96,12 +97,12 @@ class Worker:
             rank=self._env.rank,
             time_ns=time.time_ns(),
             exception=type(error).__name__,
-            message=str(error),
+            message=without_secrets(str(error), os.environ),
             update=self._update,
             exit_code=int(error.exit_code) if isinstance(error, LauncherError) else None,
         )
         print(TRACEBACK_MARK, file=sys.stderr)
-        traceback.print_exc()
+        sys.stderr.write(without_secrets(traceback.format_exc(), os.environ))
         try:
             record.write(self._run)
         except OSError as full:  # the disk itself may be the failure; the traceback is in the log if it had room

@@ -36,21 +36,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     Kind.DISK,
     "the disk is too small for a second checkpoint",
     by="4 MB for the run, of which a checkpoint needs 3",
-    outcome="a warning for each that does not fit; the first is kept, half-written ones are removed, the run ends well",
+    outcome="a warning for each that does not fit; the first is kept, half-written ones are removed; after its last "
+    "update the run is not done: exit code 3, and where there is room --resume auto makes the lost updates again",
 )
 @pytest.mark.long
 def test_a_disk_that_holds_one_checkpoint(small_disk: Path) -> None:
     it = Run(small_disk)
-    done = it.launch("task.entry=fatal.py:Large", "train.updates=8")
-    assert done.returncode == 0, done.stdout + done.stderr
+    large = ("task.entry=fatal.py:Large", "train.updates=8", "launch.restarts=0")
+    done = it.launch(*large)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "the end of the run could not be kept" in done.stderr
     for update in (4, 6, 8):
         assert f"warning: no checkpoint after update {update}: No space left on device" in done.stdout
     assert [row["train/global_step"] for row in it.rows()] == list(range(1, 9))
-    assert it.status()["state"] == "done"
+    assert it.status()["state"] == "failed"
     newest = Checkpoints(RunDirectory(it.path), print).newest()
     assert newest is not None
     assert newest.update == 2
     assert [path.name for path in (it.path / "checkpoints").iterdir()] == ["step_00000002"]
+    subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
+    done = it.launch(*large, "--resume", "auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resumed after update 2" in done.stdout
+    assert [row["train/global_step"] for row in it.rows()] == list(range(1, 9))
+    assert "step_00000008" in {path.name for path in (it.path / "checkpoints").iterdir()}
 
 
 @pytest.mark.fault(

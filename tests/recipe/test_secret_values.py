@@ -9,7 +9,7 @@ import pytest
 
 from launcher.errors import RequestError
 from launcher.recipe.load import load_recipe
-from launcher.recipe.secret_values import secrets_in
+from launcher.recipe.secret_values import secrets_in, without_secrets
 from tests.faults.table import Kind
 from tests.recipe.folder import RECIPE, TASK, write
 
@@ -83,3 +83,9 @@ def test_it_is_refused_with_its_place_and_not_shown(tmp_path: Path, line: str, o
         "copied to the run directory and to W&B. Set it in the environment, such as WANDB_API_KEY or HF_TOKEN, and let "
         "the task read it there."
     )
+
+
+def test_what_is_written_down_has_no_secret_of_the_environment() -> None:
+    environ = {"HF_TOKEN": "hunter22", "WANDB_API_KEY": "hunter22-and-more", "PATH": "/usr/bin", "EMPTY_KEY": ""}
+    text = "401 for hunter22-and-more, then for hunter22, in /usr/bin"
+    assert without_secrets(text, environ) == "401 for ***, then for ***, in /usr/bin"

@@ -102,6 +102,9 @@ class Fatal(Task):
     def leaves_at_once(self) -> None:
         os._exit(0)
 
+    def quotes_a_secret(self) -> None:
+        raise ValueError(f"401 Unauthorized: {os.environ['HF_TOKEN']}")
+
     def fails(self) -> None:
         raise ValueError("bad pixel")
 

@@ -66,3 +66,12 @@ def test_weights_have_the_shape_of_the_values() -> None:
     shapes = rf"'number' has values of the shape \[{MOST}, 3\] and weights of the shape \[{MOST}\]"
     with pytest.raises(ValueError, match=shapes):
         evaluated(Mismatched())
+
+
+def test_every_module_gets_its_own_mode_back() -> None:
+    """A part that is frozen may be at rest while the rest is trained."""
+    model = nn.Sequential(nn.BatchNorm1d(1), nn.Dropout(), nn.Linear(1, 1))
+    model[0].eval()
+    data = [torch.full((1,), 1.0)]
+    evaluate(Padded(), data, SingleEngine(model, torch.device("cpu")), nullcontext())
+    assert [module.training for module in model.modules()] == [True, False, True, True]

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from launcher.train.finite import FiniteGuard, NonFiniteError
+from launcher.train.step_result import StepResult
 
 
 def test_a_state_that_is_not_finite_is_not_kept() -> None:
@@ -25,3 +30,31 @@ def test_a_buffer_may_mask_by_infinity() -> None:
     model = nn.Linear(2, 2)
     model.register_buffer("mask", torch.full((2, 2), -torch.inf))
     FiniteGuard("stop", half=False).before_keeping(model, 1)
+
+
+def result(loss: float, grad_norm: float) -> StepResult:
+    given: Any = SimpleNamespace(losses={"loss": loss}, grad_norm=grad_norm, window=SimpleNamespace(update=6))
+    found: StepResult = given
+    return found
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_in_fp16_too() -> None:
+    """The scaler divides gradients that overflow, and no loss."""
+    guard = FiniteGuard("stop", half=True)
+    guard.after(result(1.0, math.inf))
+    with pytest.raises(NonFiniteError, match="Update 7 is not finite: loss nan"):
+        guard.after(result(math.nan, math.nan))
+
+
+def test_gradients_that_overflow_at_every_scale_end_a_run_in_fp16() -> None:
+    guard = FiniteGuard("stop", half=True)
+    for finite in range(10, 40):  # an overflow now and then is part of the method
+        guard.after(result(1.0, math.inf if finite % 3 else 1.0))
+    guard.after(result(1.0, 1.0))
+    for _ in range(31):
+        guard.after(result(1.0, math.nan))
+    with pytest.raises(NonFiniteError, match="gradient norm nan"):
+        guard.after(result(1.0, math.nan))
+    leaves_out = FiniteGuard("skip", half=True)
+    for _ in range(100):
+        leaves_out.after(result(math.nan, math.nan))
