@@ -50,14 +50,20 @@ class Observer(Protocol):
 
 
 class Signals:
-    """Signals that have come since they are listened for."""
+    """Signals that have come since they are listened for.
 
-    def __init__(self) -> None:
+    Args:
+        patient: take the first one alone. A batch system sends a second when the time is over, and kills by itself.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
         self.received: list[int] = []
+        self._patient = patient
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take one signal, as a handler does."""
-        self.received.append(number)
+        if not (self._patient and self.received):
+            self.received.append(number)
 
 
 def supervise(
@@ -179,12 +185,15 @@ class _Progress:
 
 
 @contextmanager
-def listening() -> Iterator[Signals]:
+def listening(patient: bool = False) -> Iterator[Signals]:
     """Receive the signals that ask to stop instead of ending by them.
 
     One that was ignored when this process was started (by nohup, say) is ignored still.
+
+    Args:
+        patient: whether more of them than one are to change nothing.
     """
-    signals = Signals()
+    signals = Signals(patient)
     heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, signals) for number in heeded}
     try:
