@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from time import monotonic, sleep
 
+from rich.console import Console
+
 from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
 from launcher.cli.run_elastic import TO_BE_TOLD, Launcher
@@ -43,7 +45,7 @@ def run_placed(request: Request, choice: RunChoice, place: Place) -> int:
     run = chosen_directory(choice, request.plan.recipe.name)
     console = lasting_console(soft_wrap=True)
     with listening(patient=True) as signals, present(run, place.launch) as me:
-        one = Launcher(request, choice, run, me, signals, console)
+        one = Launcher(request, choice, run, me, signals, Console(quiet=True) if place.rank else console)
         if place.rank:
             _wait_for_leader(run, place, signals, request.plan.recipe.parallel.timeout)
             one.follow()
