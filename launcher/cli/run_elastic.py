@@ -34,7 +34,7 @@ from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
-from launcher.runners.outcome import Outcome, cut_short
+from launcher.runners.outcome import Outcome, cut_short, machine_lost
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import as_it_fits, ending_on_record, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
@@ -222,6 +222,8 @@ class Launcher:
                 return ended
             if outcome.status.state == "done":
                 return self._for_all(ended)
+            if lost and not self._launch.elastic:
+                return self._for_all(replace(ended, outcome=machine_lost(outcome, lost, run)))
             if lost:
                 say(f"lost: {', '.join(lost)}")
             left = self._tries_left(outcome, bool(lost), budget)
@@ -235,17 +237,14 @@ class Launcher:
             say(f"going on after update {update:,}{tries}")
 
     def _tries_left(self, outcome: Outcome, lost: bool, budget: RestartBudget) -> int | None:
-        """How many are left with another round; None where there is to be none.
-
-        A machine that is gone comes back to an elastic run alone.
-        """
-        comes_back = self._launch.elastic
+        """How many are left with another round; None where there is to be none."""
         if lost:
-            return budget.take(newest_update(self._run), from_start=True) if comes_back else None
+            return budget.take(newest_update(self._run), from_start=True)
         if outcome.again:
             return budget.take(newest_update(self._run))
         stopped = outcome.status.state in ("preempted", "interrupted")
-        return self._launch.restarts if stopped and comes_back else None  # machines come and go: that is no try
+        # Machines of elastic runs come and go: that is no try.
+        return self._launch.restarts if stopped and self._launch.elastic else None
 
     def _round(self, round_: Round, together: Together) -> tuple[Ended, list[str]]:
         """One round, to its end; the launchers that were lost in it, too."""

@@ -73,9 +73,7 @@ class Cluster:
         host = socket.gethostname().partition(".")[0]
         conf = _CONF.format(host=host, port=port, folder=folder, tracking=tracking)
         for name in self.nodes:
-            conf += (
-                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2 RealMemory=1000\n"
-            )
+            conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2\n"
         conf += f"PartitionName=all Nodes={','.join(self.nodes)} Default=YES MaxTime=INFINITE State=UP\n"
         for below in ("state", "log", *(f"spool/{name}" for name in self.nodes)):
             (folder / below).mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons run jobs as other users: only root can start them")
     for package, program in (("slurmctld", "slurmctld"), ("slurmd", "slurmd"), ("slurm-client", "sbatch")):
-        need(package, lambda program=program: shutil.which(program, path=_WITH_DAEMONS) is not None)
+        need(package, partial(_is_there, program))
     folder = tmp_path_factory.mktemp("slurm")
     made = Cluster(folder)
     try:
@@ -40,4 +41,5 @@ def jobs(cluster: Cluster, runs: Path) -> Iterator[Cluster]:
     assert left == ""
 
 
-_WITH_DAEMONS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+def _is_there(program: str) -> bool:
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None

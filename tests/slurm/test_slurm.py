@@ -215,8 +215,9 @@ def test_a_launcher_that_is_killed_ends_the_run_on_all_nodes(it: Submitted) -> N
         os.kill(pid, 9)
     it.wait_for_end()
     assert it.state() == "FAILED"
-    assert "lost: process" in it.log
-    assert it.status()["state"] == "failed"
+    assert "launcher: The launcher of another machine has died (process " in it.log
+    assert (it.status()["state"], it.status()["exit_code"]) == ("failed", 3)
+    assert it.status()["failure"]["exception"].startswith("the launcher of another machine has died (process")
     assert not list(processes_with(str(it.path)))
 
 
