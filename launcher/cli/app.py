@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import export, plan, prove, report, run, schema, sync
+from launcher.cli import cancel, export, logs, plan, prove, report, run, schema, status, submit, sync
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
+app.command("submit")(submit.submit)
+app.command("status")(status.status)
+app.command("logs")(logs.logs)
+app.command("cancel")(cancel.cancel)
 app.command("prove")(prove.prove)
 app.command("report")(report.report)
 app.command("export")(export.export)

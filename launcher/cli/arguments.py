@@ -12,3 +12,7 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE ...]", help="Keys to set, such as batch.global=512.", show_default=False),
 ]
+RunOrJobArgument = Annotated[
+    str, typer.Argument(metavar="RUN|JOB", help="A run, by its id or folder, or its job.", show_default=False)
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs.")]

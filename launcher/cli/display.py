@@ -69,9 +69,10 @@ class Display:
         """Show the newest metrics, if it is time."""
         self._show_row(last=False)
 
-    def stopping(self, signal_name: str) -> None:
+    def stopping(self, signal_name: str, hurries: bool) -> None:
         """Say that the run was asked to stop."""
-        self._console.print(f"{signal_name}: ending at the next update; once more to end now")
+        again = "; once more to end now" if hurries else ""
+        self._console.print(f"{signal_name}: ending at the next update{again}")
 
     def _show_row(self, last: bool) -> None:
         if not self._unshown:

@@ -85,6 +85,6 @@ class Steps:
     def tick(self) -> None:
         """The status moves by itself."""
 
-    def stopping(self, signal_name: str) -> None:
+    def stopping(self, signal_name: str, hurries: bool) -> None:
         """Say that the proof was asked to stop."""
         self._status.update(f"{signal_name}: ending")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, choose_topology, this_machine
 from launcher.plan.worlds import refuse_impossible_worlds
 from launcher.recipe.load import LoadedRecipe, load_recipe
+from launcher.recipe.schema import Recipe
 from launcher.recipe.task_code import batchnorm_uses
 from launcher.recipe.task_methods import written_methods
+from launcher.words import plural
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,32 @@ class Request:
         mistake = Mistake("launch.nodes", "this version starts the ranks of one machine", "Set launch.nodes=1")
         return RequestError([mistake]).located(self.loaded.marks)
 
+    def other_machines(self, nodes: int) -> RequestError:
+        """The refusal of a plan where another number of launchers was started than it has machines."""
+        mistake = Mistake(
+            "launch.nodes",
+            f"is {self.plan.topology.nodes}, and srun has started {plural(nodes, 'launcher')}",
+            f"Set launch.nodes={nodes}, or start as many",
+        )
+        return RequestError([mistake]).located(self.loaded.marks)
 
-def read_request(path: Path, overrides: Sequence[str]) -> Request:
-    """Load a recipe and plan it for this machine.
+
+def read_request(
+    path: Path, overrides: Sequence[str], machine_of: Callable[[Recipe], Machine] = lambda _: this_machine()
+) -> Request:
+    """Load a recipe and plan it for this machine, or for another.
+
+    Args:
+        path: the recipe file.
+        overrides: `key.path=value` strings, later ones winning.
+        machine_of: the machine that a recipe will run on; a RequestError of its own has its places added.
 
     Raises:
         RequestError: with every mistake, each with its place in the recipe.
     """
     loaded = load_recipe(path, overrides)
-    machine = this_machine()
     try:
+        machine = machine_of(loaded.recipe)
         topology = choose_topology(loaded.recipe.launch, machine)
         written = written_methods(loaded.recipe)
         plan = make_plan(loaded.recipe, topology, batchnorm_uses(loaded.recipe), unread_task=written is None)

@@ -35,20 +35,30 @@ def run(
     ] = False,
 ) -> None:
     """Run a recipe on this machine."""
+    import os
+
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
     from launcher.launch.deepspeed import refuse_missing_deepspeed
+    from launcher.runners.place import slurm_place
 
     request = read_request(recipe, overrides or [])
+    place = None if request.plan.recipe.launch.elastic else slurm_place(os.environ)
+    if place is not None and place.nodes != request.plan.topology.nodes:
+        raise request.other_machines(place.nodes)
     spec = preview(request, runs, run_id)
-    if spec is None:
+    if spec is None and (place is None or dry_run):
         raise request.several_machines()
-    if dry_run:
+    if dry_run and spec is not None:
         typer.echo(spec.as_shell())
         return
     refuse_missing_deepspeed(request.plan.recipe)
     from launcher.cli.run_elastic import run_elastic
     from launcher.cli.run_here import RunChoice, run_here
+    from launcher.cli.run_placed import run_placed
 
+    choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient=place is not None)
+    if place is not None and place.nodes > 1:
+        raise typer.Exit(run_placed(request, choice, place))
     start = run_elastic if request.plan.recipe.launch.elastic else run_here
-    raise typer.Exit(start(request, RunChoice(runs, run_id, resume is Resume.AUTO, fork)))
+    raise typer.Exit(start(request, choice))

@@ -34,7 +34,7 @@ from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
-from launcher.runners.outcome import Outcome, cut_short
+from launcher.runners.outcome import Outcome, cut_short, machine_lost
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import as_it_fits, ending_on_record, go_on, has_changed, is_done, take_up
 from launcher.runners.rounds import Round
@@ -42,7 +42,7 @@ from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
 from launcher.runners.watch import Limits, Watch
 
-_TO_BE_TOLD = 10.0  # seconds in which who holds the directory says whether others may join
+TO_BE_TOLD = 10.0  # seconds in which who holds the directory says whether others may join
 
 
 def run_elastic(request: Request, choice: RunChoice) -> int:
@@ -65,7 +65,7 @@ def run_elastic(request: Request, choice: RunChoice) -> int:
     run = chosen_directory(choice, request.plan.recipe.name)
     console = lasting_console(soft_wrap=True)
     with listening() as signals, present(run) as me:
-        one = _Launcher(request, choice, run, me, signals, console)
+        one = Launcher(request, choice, run, me, signals, console)
         joined = False
         while True:
             try:
@@ -85,7 +85,7 @@ def run_elastic(request: Request, choice: RunChoice) -> int:
 
 
 @dataclass(frozen=True)
-class _Ended:
+class Ended:
     """The end of what this launcher led: of the run, or of its part in it."""
 
     outcome: Outcome
@@ -93,7 +93,18 @@ class _Ended:
     display: Display | None = None
 
 
-class _Launcher:
+class Launcher:
+    """This launcher, which leads the run of several machines or takes part in it.
+
+    Args:
+        request: the recipe with its plan.
+        choice: which run it is.
+        run: its directory.
+        me: this launcher among the others.
+        signals: what came for it.
+        console: where it says what happens.
+    """
+
     def __init__(
         self, request: Request, choice: RunChoice, run: RunDirectory, me: Node, signals: Signals, console: Console
     ) -> None:
@@ -103,13 +114,13 @@ class _Launcher:
         self._me = me
         self._signals = signals
         self._console = console
-        self._failed: _Ended | None = None  # the last round that was to be followed by another
+        self._failed: Ended | None = None  # the last round that was to be followed by another
         self._recipe = request.plan.recipe
         self._launch = request.plan.recipe.launch
         grace, heartbeat = self._launch.grace, self._recipe.guard.heartbeat
         self._follower = Follower(run, me, signals, self._spec_to_follow, grace, heartbeat)
 
-    def lead(self, taken_over: bool) -> _Ended:
+    def lead(self, taken_over: bool) -> Ended:
         """Lead the run, whose directory is held, until it ends or a signal ends this launcher."""
         run, plan, say = self._run, self._request.plan, self._console.print
         begun = has_begun(run)
@@ -119,7 +130,7 @@ class _Launcher:
         fork = self._choice.fork
         if resumed and is_done(run) and (taken_over or not has_changed(run, plan, fork=fork)):
             say(f"done: {shown_path(run.path)} has gone to its end")
-            return _Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
+            return Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
         if not resumed:
             begin_new(run)
         if taken_over and self._signals.received:
@@ -138,7 +149,7 @@ class _Launcher:
             try:
                 return self._rounds(update, taken_over=resumed)
             except LauncherError as error:  # no other launcher would fare better
-                Round(read_generation(run), exit_code=int(error.exit_code)).publish(run)
+                Round(read_generation(run), exit_code=int(error.exit_code), launch=self._me.launch).publish(run)
                 raise
             except OSError as error:
                 if self._failed is None:
@@ -153,7 +164,7 @@ class _Launcher:
             RequestError: it is one of another recipe.
             RunDirectoryUnusableError: its plan cannot be read.
         """
-        deadline = monotonic() + _TO_BE_TOLD
+        deadline = monotonic() + TO_BE_TOLD
         while (told := Round.read(self._run)) is None or told.exit_code is not None:
             if not is_held(self._run):
                 return False
@@ -187,7 +198,7 @@ class _Launcher:
             self._console.print(f"{status.state if status else 'ended'}: {shown_path(self._run.path)}")
         return code
 
-    def _rounds(self, update: int, *, taken_over: bool) -> _Ended:
+    def _rounds(self, update: int, *, taken_over: bool) -> Ended:
         """Round after round, each with the machines that are there, until the run ends or this launcher has to.
 
         Args:
@@ -198,27 +209,24 @@ class _Launcher:
         together = Together(run, self._me, self._launch.machines)
         budget = RestartBudget(self._launch.restarts)
         while True:
-            Round(read_generation(run)).publish(run)
+            Round(read_generation(run), launch=self._me.launch).publish(run)
             if not together.gathered(self._signals, self._recipe.parallel.timeout, say):
                 return self._left(self._request.plan)
             number = read_generation(run) if taken_over else take_over(run)
             taken_over = True  # by `take_up`, for the next
-            round_ = Round(number, f"{own_address()}:{free_port()}", together.round, after=update)
+            meets = f"{own_address()}:{free_port()}"
+            round_ = Round(number, meets, together.round, after=update, launch=self._me.launch)
             ended, lost = self._round(round_, together)
             outcome = ended.outcome
             if self._signals.received:
                 return ended
             if outcome.status.state == "done":
                 return self._for_all(ended)
+            if lost and not self._launch.elastic:
+                return self._for_all(replace(ended, outcome=machine_lost(outcome, lost, run)))
             if lost:
-                left = budget.take(newest_update(run), from_start=True)
                 say(f"lost: {', '.join(lost)}")
-            elif outcome.again:
-                left = budget.take(newest_update(run))
-            elif outcome.status.state in ("preempted", "interrupted"):
-                left = self._launch.restarts  # machines come and go: that is no try
-            else:
-                left = None
+            left = self._tries_left(outcome, bool(lost), budget)
             if left is None:
                 return self._for_all(ended)
             if not lost:
@@ -228,7 +236,17 @@ class _Launcher:
             tries = f" (tries left without progress: {left})" if lost or outcome.again else ""
             say(f"going on after update {update:,}{tries}")
 
-    def _round(self, round_: Round, together: Together) -> tuple[_Ended, list[str]]:
+    def _tries_left(self, outcome: Outcome, lost: bool, budget: RestartBudget) -> int | None:
+        """How many are left with another round; None where there is to be none."""
+        if lost:
+            return budget.take(newest_update(self._run), from_start=True)
+        if outcome.again:
+            return budget.take(newest_update(self._run))
+        stopped = outcome.status.state in ("preempted", "interrupted")
+        # Machines of elastic runs come and go: that is no try.
+        return self._launch.restarts if stopped and self._launch.elastic else None
+
+    def _round(self, round_: Round, together: Together) -> tuple[Ended, list[str]]:
         """One round, to its end; the launchers that were lost in it, too."""
         run, grace = self._run, self._launch.grace
         plan = self._plan_for(round_)
@@ -240,20 +258,21 @@ class _Launcher:
         round_.publish(run)
         with display:
             outcome = supervise(handle, run, display, self._signals, grace, watch, together.changed)
-        return _Ended(outcome, plan, display), handle.lost
+        return Ended(outcome, plan, display), handle.lost
 
-    def _for_all(self, ended: _Ended) -> _Ended:
+    def _for_all(self, ended: Ended) -> Ended:
         """The end of the run: the other launchers end with its exit code."""
         with suppress(OSError):  # the run has ended as it has: what others cannot be told does not change that
-            Round(read_generation(self._run), exit_code=int(ended.outcome.exit_code)).publish(self._run)
+            code = int(ended.outcome.exit_code)
+            Round(read_generation(self._run), exit_code=code, launch=self._me.launch).publish(self._run)
         return ended
 
-    def _left(self, plan: Plan) -> _Ended:
+    def _left(self, plan: Plan) -> Ended:
         """The end of this launcher between two rounds, or where another one leads."""
         update = newest_update(self._run)
         if update:
-            return _Ended(Outcome(RunStatus("preempted", update, exit_code=ExitCode.REQUEUE)), plan)
-        return _Ended(Outcome(RunStatus("interrupted", exit_code=ExitCode.INTERRUPTED)), plan)
+            return Ended(Outcome(RunStatus("preempted", update, exit_code=ExitCode.REQUEUE)), plan)
+        return Ended(Outcome(RunStatus("interrupted", exit_code=ExitCode.INTERRUPTED)), plan)
 
     def _plan_for(self, round_: Round) -> Plan:
         plan = as_it_fits(self._request.plan, self._run)
@@ -266,7 +285,7 @@ class _Launcher:
     def _spec(self, round_: Round, plan: Plan, *, leads: bool) -> LaunchSpec:
         meeting = Meeting(
             endpoint=round_.endpoint,
-            name=f"{self._run.path.name}.{round_.number}",
+            name=".".join(filter(None, (self._run.path.name, round_.launch, str(round_.number)))),
             machines=NodeRange(self._launch.machines.least, len(round_.nodes)),
             address=own_address(),
             host=leads,

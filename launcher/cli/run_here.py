@@ -52,12 +52,14 @@ class RunChoice:
         run_id: name of the run's folder, or None for a fresh one.
         resume: go on with the run of that id, or with the newest of the recipe that is not done, if there is one.
         fork: go on also if the recipe has changed.
+        patient: whether a second signal is to change nothing.
     """
 
     runs: Path
     run_id: str | None
     resume: bool = False
     fork: bool = False
+    patient: bool = False
 
 
 def run_here(request: Request, choice: RunChoice) -> int:
@@ -75,7 +77,7 @@ def run_here(request: Request, choice: RunChoice) -> int:
     """
     plan = request.plan
     run = chosen_directory(choice, plan.recipe.name)
-    with listening() as signals, held(run):
+    with listening(choice.patient) as signals, held(run):
         console = lasting_console(soft_wrap=True)
         begun = has_begun(run)
         if begun:

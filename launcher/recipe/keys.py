@@ -8,7 +8,15 @@ import re
 from functools import cache
 from typing import Any
 
-from launcher.recipe.schema import ENTRY, NAME, NODES, recipe_json_schema
+from launcher.recipe.schema import (
+    ENTRY,
+    NAME,
+    NODES,
+    SLURM_MEMORY,
+    SLURM_TIME,
+    SLURM_WORD,
+    recipe_json_schema,
+)
 
 # The names that other launchers and trainers have for these keys.
 OTHER_WORDS = {
@@ -141,6 +149,9 @@ _EXPECTED_TEXT = {
     ENTRY: "file.py:Class or package.module:Class",
     NODES: 'a range of them, such as "1:4"',
     NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
+    SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
+    SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
+    SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",
 }
 
 

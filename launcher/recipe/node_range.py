@@ -29,4 +29,4 @@ class NodeRange:
         return NodeRange(int(least), int(most))
 
     def __str__(self) -> str:
-        return f"{self.least}:{self.most}"
+        return str(self.least) if self.least == self.most else f"{self.least}:{self.most}"

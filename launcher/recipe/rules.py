@@ -13,6 +13,7 @@ from launcher.recipe.elastic_rules import ELASTIC_RULES
 from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
 from launcher.recipe.schema import BatchSection, Recipe, Section
+from launcher.recipe.slurm_rules import SLURM_RULES
 
 Rule = Callable[[Recipe], Iterator[Mistake]]
 
@@ -219,6 +220,7 @@ _RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     *ENGINE_RULES,
     (_exact_says_it_all, ("train", "batch", "parallel")),
     *ELASTIC_RULES,
+    *SLURM_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 NODES = r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$"
+SLURM_WORD = r"^[A-Za-z0-9][A-Za-z0-9.,_@-]{0,127}$"
+SLURM_TIME = r"^([0-9]{1,4}-[0-9]{1,2}:[0-9]{2}:[0-9]{2}|[0-9]{1,4}:[0-9]{2}:[0-9]{2})$"
+SLURM_MEMORY = r"^[1-9][0-9]{0,8}[KMGT]$"
+SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 ENTRY = r"^(.+\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*):[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -320,6 +325,38 @@ class AccelerateSection(Section):
     )
 
 
+class SlurmSection(Section):
+    """What `launcher submit --to slurm` asks for."""
+
+    partition: SlurmWord | None = Field(default=None, description="Partition to run in; null: the cluster's default.")
+    account: SlurmWord | None = Field(default=None, description="Account that pays; null: your default.")
+    time: Annotated[str, Field(pattern=SLURM_TIME)] | None = Field(
+        default=None, description='Time limit, "4:00:00" or "2-00:00:00" (two days); null: that of the partition.'
+    )
+    memory: Annotated[str, Field(pattern=SLURM_MEMORY)] | None = Field(
+        default=None, description="Memory of each machine, such as 64G; null: the cluster's default."
+    )
+    gpus_per_node: Annotated[int, Field(ge=0, le=4096)] | None = Field(
+        default=None, description="GPUs of each machine; null: one for each rank, and none with launch.device=cpu."
+    )
+    cpus_per_node: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        default=None, description="Cores of each machine; null: one for each rank and each of its data.workers."
+    )
+    signal_before: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None,
+        description="Seconds before the time limit to save, end and queue again; null: launch.grace + 120.",
+    )
+    container: str | None = Field(
+        default=None, description="Image to run in, for the --container-image of srun (pyxis); it has the launcher."
+    )
+    mounts: tuple[str, ...] = Field(
+        default=(), strict=False, description="Folders to mount in the container, besides the run's and the task's."
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="More options of sbatch, by their long names: {qos: high, exclusive: true}."
+    )
+
+
 class LaunchSection(Section):
     """What starts the workers, and how many."""
 
@@ -341,6 +378,13 @@ class LaunchSection(Section):
     )
 
     accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
+    slurm: SlurmSection = Field(default=SlurmSection(), description="What launcher submit --to slurm asks for.")
+
+    @property
+    def signal_before(self) -> int:
+        """Seconds before the end of its time at which Slurm is to warn the run."""
+        chosen = self.slurm.signal_before
+        return math.ceil(self.grace) + 120 if chosen is None else chosen
 
     @property
     def machines(self) -> NodeRange:

@@ -64,6 +64,11 @@ def without_secrets(text: str, environ: Mapping[str, str]) -> str:
     return text
 
 
+def names_secret(name: str) -> bool:
+    """Whether what has such a name is a secret, whatever it looks like."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _kind(name: str, text: str) -> str | None:
     """What a text would be, as the value of a name; None for no secret."""
     found = _LOOK.search(text)

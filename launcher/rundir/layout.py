@@ -128,6 +128,31 @@ class RunDirectory:
         return self.path / ".nodes"
 
     @property
+    def slurm(self) -> Path:
+        """Folder of what Slurm was given, for runs that were submitted to it."""
+        return self.path / "slurm"
+
+    @property
+    def slurm_recipe(self) -> Path:
+        """The recipe that a job runs, which is that of the time when it was submitted."""
+        return self.slurm / "recipe.yaml"
+
+    @property
+    def slurm_script(self) -> Path:
+        """The script that Slurm was given."""
+        return self.slurm / "job.sh"
+
+    @property
+    def slurm_job(self) -> Path:
+        """The id of the last job of the run."""
+        return self.slurm / "job_id"
+
+    @property
+    def slurm_log(self) -> Path:
+        """What the jobs of the run have printed, one after the other."""
+        return self.slurm / "output.log"
+
+    @property
     def logs(self) -> Path:
         """Folder of the log files."""
         return self.path / "logs"

@@ -63,6 +63,8 @@ class Follower:
         while not self._signals.received:
             led = is_held(self._run)  # looked at first: who leads tells the end before it lets go
             told = Round.read(self._run)
+            if told is not None and told.launch != self._me.launch:
+                told = None
             if told is not None and told.exit_code is not None:
                 return told.exit_code
             if not led:

@@ -26,11 +26,13 @@ class NodeState:
         process: what people would look for.
         ended: the last round in which nothing of its own runs any more; 0 for none.
         leaving: whether it was asked to stop, and wants no part in another round.
+        launch: that it belongs to, where all of its machines were started together.
     """
 
     process: str
     ended: int = 0
     leaving: bool = False
+    launch: str = ""
 
 
 class Node:
@@ -38,16 +40,19 @@ class Node:
 
     Attributes:
         name: its name, which no other has.
+        launch: that it belongs to.
 
     Args:
         name: the name.
         descriptor: its file, open and locked.
+        launch: the launch.
     """
 
-    def __init__(self, name: str, descriptor: int) -> None:
+    def __init__(self, name: str, descriptor: int, launch: str = "") -> None:
         self.name = name
+        self.launch = launch
         self._descriptor = descriptor
-        self._state = NodeState(this_process())
+        self._state = NodeState(this_process(), launch=launch)
         self._write()
 
     def has_ended(self, number: int) -> None:
@@ -65,8 +70,13 @@ class Node:
 
 
 @contextmanager
-def present(run: RunDirectory) -> Iterator[Node]:
-    """Be one of the launchers of a run: the others see its file once it is locked, and until this process ends."""
+def present(run: RunDirectory, launch: str = "") -> Iterator[Node]:
+    """Be one of the launchers of a run: the others see its file once it is locked, and until this process ends.
+
+    Args:
+        run: the directory of the run.
+        launch: that this launcher belongs to, where all of its machines were started together.
+    """
     run.nodes.mkdir(exist_ok=True)
     name = uuid4().hex[:12]
     path = run.nodes / name
@@ -74,7 +84,7 @@ def present(run: RunDirectory) -> Iterator[Node]:
     descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        node = Node(name, descriptor)
+        node = Node(name, descriptor, launch)
         begun.rename(path)
         yield node
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -89,6 +90,22 @@ def cut_short(failed: Outcome, error: OSError, run: RunDirectory) -> Outcome:
     with suppress(OSError):  # the outcome is told in any case
         outcome.status.write(run)
     return outcome
+
+
+def machine_lost(outcome: Outcome, lost: Sequence[str], run: RunDirectory) -> Outcome:
+    """The end of a run that has lost a machine and gets no other; `status.json` says it too.
+
+    Args:
+        outcome: how what was left of it has ended, which is as it would for a signal.
+        lost: the launchers that have died.
+        run: its directory.
+    """
+    what = f"the launcher of another machine has died ({', '.join(lost)})"
+    failure = FailureStatus(AGENT, what, str(run.agent_log))
+    status = replace(outcome.status, state="failed", exit_code=ExitCode.WORKER, failure=failure)
+    with suppress(OSError):  # the outcome is told in any case
+        status.write(run)
+    return Outcome(status, f"{what[0].upper()}{what[1:]}.")
 
 
 def _stopped(run: RunDirectory, update: int, samples_seen: int) -> Outcome:

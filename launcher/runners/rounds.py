@@ -19,6 +19,7 @@ class Round:
             last one is to end.
         exit_code: of the run, when it has ended for all.
         after: the update that the run goes on after.
+        launch: whose round it is, where all machines of a launch were started together.
     """
 
     number: int
@@ -26,6 +27,7 @@ class Round:
     nodes: tuple[str, ...] = ()
     exit_code: int | None = None
     after: int | None = None
+    launch: str = ""
 
     def publish(self, run: RunDirectory) -> None:
         """Tell the other launchers."""

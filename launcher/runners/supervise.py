@@ -45,20 +45,31 @@ class Observer(Protocol):
         """A moment has passed."""
         ...
 
-    def stopping(self, signal_name: str) -> None:
-        """A signal has come and the run was asked to stop."""
+    def stopping(self, signal_name: str, hurries: bool) -> None:
+        """A signal has come and the run was asked to stop; whether another one of its kind would end it now."""
         ...
 
 
 class Signals:
-    """Signals that have come since they are listened for."""
+    """Signals that have come since they are listened for.
 
-    def __init__(self) -> None:
+    Args:
+        patient: take the first one alone, and Ctrl-C. A batch system sends more of them, and kills by itself.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
         self.received: list[int] = []
+        self._patient = patient
+
+    @property
+    def hurry(self) -> bool:
+        """Whether one more would end the run now."""
+        return not self._patient
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take one signal, as a handler does."""
-        self.received.append(number)
+        if not self.received or not self._patient or number == signal.SIGINT:
+            self.received.append(number)
 
 
 def supervise(
@@ -128,7 +139,7 @@ def _wait(
                 deadline = time.monotonic() + grace + UPDATES_TO_END * progress.seconds_per_update
                 handle.stop(first if first in _PASSED_ON else signal.SIGTERM)
             if first:
-                observer.stopping(signal.Signals(first).name)
+                observer.stopping(signal.Signals(first).name, signals.hurry)
         elif came > heeded or time.monotonic() > deadline:
             handle.kill()
         elif not stopping and (culprit := watch.hanging(handle.agent)):
@@ -186,12 +197,15 @@ class _Progress:
 
 
 @contextmanager
-def listening() -> Iterator[Signals]:
+def listening(patient: bool = False) -> Iterator[Signals]:
     """Receive the signals that ask to stop instead of ending by them.
 
     One that was ignored when this process was started (by nohup, say) is ignored still.
+
+    Args:
+        patient: whether more of them than one are to change nothing, but for Ctrl-C.
     """
-    signals = Signals()
+    signals = Signals(patient)
     heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, signals) for number in heeded}
     try:

@@ -47,7 +47,8 @@ class Together:
         """The launchers that are there; not older than a moment."""
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
-            self._seen = nodes_of(self._run)
+            there = nodes_of(self._run)
+            self._seen = {name: state for name, state in there.items() if state.launch == self._me.launch}
         return self._seen
 
     def changed(self) -> bool:

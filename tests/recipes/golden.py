@@ -1,16 +1,21 @@
 """The launches of the shipped recipes, of an elastic one and of one with its own accelerate config, to be compared.
 
+And some of them as jobs of Slurm.
+
 `python -m tests.recipes.golden` writes them anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.launch.build import build_launch
+from launcher.launch.slurm import SlurmJob, slurm_job
+from launcher.launch.slurm_fit import node_machine
 from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import make_plan
-from launcher.plan.topology import Machine, Topology
+from launcher.plan.topology import Machine, Topology, choose_topology
 from launcher.recipe.load import load_recipe
 from launcher.recipe.task_code import batchnorm_uses
 from launcher.rundir.layout import RunDirectory
@@ -20,6 +25,36 @@ GOLDEN = Path(__file__).parent / "golden"
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml"))
 OTHERS = [ROOT / "tests" / "tasks" / "elastic.yaml", ROOT / "tests" / "tasks" / "own_config.yaml"]
 ALL = [*RECIPES, *OTHERS]
+# Jobs, by the names of their files: the recipe, and what it is told for the cluster.
+JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "slurm-digits.sh": (
+        "digits/recipe.yaml",
+        ("launch.nodes=2", "launch.nproc_per_node=2", "launch.device=cpu", "data.workers=1"),
+    ),
+    "slurm-gpt2.sh": (
+        "gpt2/recipe.yaml",
+        (
+            "launch.nodes=4",
+            "launch.slurm.gpus_per_node=8",
+            "launch.slurm.cpus_per_node=96",
+            "launch.slurm.time=1-00:00:00",
+            "launch.slurm.partition=gpu",
+            "launch.slurm.account=lab",
+            "launch.slurm.memory=512G",
+            "launch.slurm.signal_before=600",
+            "launch.slurm.options={qos: high, exclusive: true, constraint: a100 | h100, nice: 10, overcommit: false}",
+        ),
+    ),
+    "slurm-container.sh": (
+        "sft/lora.yaml",
+        (
+            "launch.nproc_per_node=4",
+            "launch.slurm.container=registry.example/team/launcher:1",
+            "launch.slurm.mounts=[/data, /scratch/models:/models]",
+        ),
+    ),
+    "slurm-plain_loop.sh": ("plain_loop/recipe.yaml", ("launch.device=cpu",)),
+}
 
 
 def golden_file(recipe: Path) -> Path:
@@ -38,7 +73,23 @@ def launch_text(path: Path) -> str:
     return spec.as_shell().replace(str(ROOT), "PROJECT") + "\n"
 
 
+def job_of(path: Path, overrides: Sequence[str], run: Path = Path("/runs/id")) -> SlurmJob:
+    """The job of a recipe, planned for what the cluster is asked for."""
+    recipe = load_recipe(path, overrides).recipe
+    plan = make_plan(recipe, choose_topology(recipe.launch, node_machine(recipe)), batchnorm_uses(recipe))
+    return slurm_job(plan, RunDirectory(run), python="python")
+
+
+def job_text(name: str) -> str:
+    """The script of a job and the command that submits it, the project's folder written as PROJECT."""
+    recipe, overrides = JOBS[name]
+    job = job_of(ROOT / "recipes" / recipe, overrides)
+    return f"{job.script}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for recipe_file in ALL:
         golden_file(recipe_file).write_text(launch_text(recipe_file))
+    for job_file in JOBS:
+        (GOLDEN / job_file).write_text(job_text(job_file))

@@ -63,6 +63,17 @@ launch:
   restarts: 3
   device: auto
   accelerate: {config_file: null}
+  slurm:
+    partition: null
+    account: null
+    time: null
+    memory: null
+    gpus_per_node: null
+    cpus_per_node: null
+    signal_before: null
+    container: null
+    mounts: []
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -181,6 +192,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "device": "auto",
       "accelerate": {
         "config_file": null
+      },
+      "slurm": {
+        "partition": null,
+        "account": null,
+        "time": null,
+        "memory": null,
+        "gpus_per_node": null,
+        "cpus_per_node": null,
+        "signal_before": null,
+        "container": null,
+        "mounts": [],
+        "options": {}
       }
     },
     "checkpoint": {

@@ -62,6 +62,17 @@ launch:
   restarts: 3
   device: cpu
   accelerate: {config_file: null}
+  slurm:
+    partition: null
+    account: null
+    time: null
+    memory: null
+    gpus_per_node: null
+    cpus_per_node: null
+    signal_before: null
+    container: null
+    mounts: []
+    options: {}
 checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -178,6 +189,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "device": "cpu",
       "accelerate": {
         "config_file": null
+      },
+      "slurm": {
+        "partition": null,
+        "account": null,
+        "time": null,
+        "memory": null,
+        "gpus_per_node": null,
+        "cpus_per_node": null,
+        "signal_before": null,
+        "container": null,
+        "mounts": [],
+        "options": {}
       }
     },
     "checkpoint": {

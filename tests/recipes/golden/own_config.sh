@@ -63,6 +63,17 @@ launch:
   restarts: 3
   device: cpu
   accelerate: {config_file: PROJECT/tests/tasks/own_config.yml}
+  slurm:
+    partition: null
+    account: null
+    time: null
+    memory: null
+    gpus_per_node: null
+    cpus_per_node: null
+    signal_before: null
+    container: null
+    mounts: []
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -179,6 +190,18 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "device": "cpu",
       "accelerate": {
         "config_file": "PROJECT/tests/tasks/own_config.yml"
+      },
+      "slurm": {
+        "partition": null,
+        "account": null,
+        "time": null,
+        "memory": null,
+        "gpus_per_node": null,
+        "cpus_per_node": null,
+        "signal_before": null,
+        "container": null,
+        "mounts": [],
+        "options": {}
       }
     },
     "checkpoint": {

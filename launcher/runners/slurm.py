@@ -1,0 +1,240 @@
+"""Calls of Slurm's own commands: what they are told is worked out elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import ExitCode, LauncherError
+from launcher.launch.slurm import SlurmJob
+from launcher.rundir.layout import RunDirectory, write_atomically
+
+_ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT",
+}  # fmt: skip
+_WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "STOPPED"}
+_AGAIN = 5.0  # seconds after which a job that runs on is told again to end
+_LOOK = 0.5  # seconds between two questions
+_ANSWER = 60.0  # seconds that a command may take
+
+
+class SlurmError(LauncherError):
+    """Slurm is not there, or does not do what it was asked for."""
+
+    exit_code = ExitCode.REQUEST
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What Slurm says of a job.
+
+    Attributes:
+        state: its state, in Slurm's words (PENDING, RUNNING, COMPLETED ...).
+        details: where it runs and how long, or why it waits; empty where Slurm does not say.
+    """
+
+    state: str
+    details: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs, or will."""
+        return self.state not in _ENDED
+
+    def __str__(self) -> str:
+        return f"{self.state}, {self.details}" if self.details else self.state
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was submitted.
+
+    Attributes:
+        number: its number.
+        cluster: where, if Slurm has named a cluster.
+    """
+
+    number: str
+    cluster: str = ""
+
+    @staticmethod
+    def of(run: RunDirectory) -> Job | None:
+        """The last job of a run; None where it was never submitted."""
+        try:
+            number, _, cluster = run.slurm_job.read_text(encoding="utf-8").strip().partition(";")
+        except (OSError, ValueError):
+            return None
+        return Job(number, cluster) if number.isdecimal() else None
+
+    def state(self) -> JobState | None:
+        """What Slurm says of it now; None where it has forgotten it.
+
+        Raises:
+            SlurmError: Slurm does not answer.
+        """
+        try:
+            said = self._call("squeue", "--noheader", "--states=all", f"--jobs={self.number}", "--format=%T|%M|%l|%R")
+        except SlurmError as error:
+            if "nvalid job id" not in str(error):
+                raise
+            said = ""
+        if not said.strip():
+            return self._remembered()
+        state, ran, limit, where = said.splitlines()[0].split("|", 3)
+        if state == "RUNNING":
+            return JobState(state, f"{ran} of {limit} on {where}")
+        return JobState(state, where.strip("()") if state == "PENDING" and where != "(None)" else "")
+
+    def tell(self, signal_name: str) -> None:
+        """Send a signal to what it runs, and not to its script.
+
+        Raises:
+            SlurmError: Slurm does not answer.
+        """
+        self._call("scancel", f"--signal={signal_name}", self.number)
+
+    def keep_from_queue(self) -> None:
+        """Let it not be queued again when it ends.
+
+        Raises:
+            SlurmError: Slurm does not answer.
+        """
+        self._call("scontrol", "update", f"JobId={self.number}", "Requeue=0")
+
+    def cancel(self) -> None:
+        """End it, whether it runs or waits.
+
+        Raises:
+            SlurmError: Slurm does not answer.
+        """
+        self._call("scancel", self.number)
+
+    def _remembered(self) -> JobState | None:
+        """What the accounting knows, where there is one."""
+        with suppress(SlurmError):
+            said = self._call(
+                "sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={self.number}"
+            )
+            if said.strip():
+                return JobState(said.split()[0])  # "CANCELLED by 0"
+        return None
+
+    def _call(self, command: str, *arguments: str) -> str:
+        cluster = [f"--clusters={self.cluster}"] if self.cluster else []
+        return call([command, *cluster, *arguments])
+
+
+def submit(job: SlurmJob, run: RunDirectory) -> Job:
+    """Write the files of a job and submit it; its number is kept in the directory of the run.
+
+    Args:
+        job: the job, the object that a dry run prints.
+        run: the directory of the run, which exists.
+
+    Raises:
+        SlurmError: Slurm does not take it.
+    """
+    for path, text in job.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text, lasting=True)
+    answer = call(job.argv).strip()
+    write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
+    kept = Job.of(run)
+    if kept is None:
+        raise SlurmError(f"sbatch has answered {answer!r}, which is no number of a job.")
+    return kept
+
+
+def job_run(name: str, runs: Path) -> RunDirectory:
+    """The run that is meant by its directory, its id, or the number of its job.
+
+    Args:
+        name: what was typed.
+        runs: the folder of all runs.
+
+    Raises:
+        SlurmError: there is no such run.
+    """
+    for path in (runs / name, Path(name)):
+        if path.is_dir():
+            return RunDirectory(path.absolute())
+    for run in submitted_runs(runs):
+        job = Job.of(run)
+        if job is not None and job.number == name:
+            return run
+    what = f"was submitted as job {name}" if name.isdecimal() else f"is called {name}"
+    raise SlurmError(f"No run in {runs} {what}. Say by --runs where its folder is.")
+
+
+def job_of(run: RunDirectory) -> Job:
+    """The last job of a run.
+
+    Raises:
+        SlurmError: it was never submitted.
+    """
+    job = Job.of(run)
+    if job is None:
+        raise SlurmError(f"{run.path} was not submitted: it has no job.")
+    return job
+
+
+def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None:
+    """End a job and wait for that; what Slurm says of it then.
+
+    A job that runs is told again and again, for it may just be about to begin: its launchers heed the first time.
+
+    Args:
+        job: the job, which runs or waits.
+        now: do not wait for an update and a checkpoint.
+        say: takes a sentence that the user should read.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    with suppress(SlurmError):  # it has ended just now, or may not be changed; cancelling says so
+        job.keep_from_queue()
+    told = float("-inf")
+    while (state := job.state()) is not None and state.active:
+        if now or state.state in _WAITING:
+            job.cancel()
+            now = False
+        elif state.state == "RUNNING" and time.monotonic() - told > _AGAIN:
+            if told < 0:
+                say(f"job {job.number} ends at its next update, with a checkpoint; --now does not wait for that")
+            told = time.monotonic()
+            with suppress(SlurmError):  # nothing of it runs just now
+                job.tell("TERM")
+        time.sleep(_LOOK)
+    return state
+
+
+def submitted_runs(runs: Path) -> list[RunDirectory]:
+    """The runs of a folder that were submitted, in the order of their names."""
+    found = (RunDirectory(path.absolute()) for path in runs.glob("*") if path.is_dir())
+    return sorted((run for run in found if run.slurm_job.exists()), key=lambda run: run.path.name)
+
+
+def call(command: Sequence[str]) -> str:
+    """What a command of Slurm's prints.
+
+    Raises:
+        SlurmError: it is not installed, fails, or does not end.
+    """
+    name = command[0]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_ANSWER, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise SlurmError(f"Slurm is not installed here: there is no {name}. Use a machine of the cluster.") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{name} has not answered for {_ANSWER:g} seconds. Is Slurm's controller there?") from None
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise SlurmError(f"{name} refuses: {'; '.join(said).rstrip('.') or f'exit code {done.returncode}'}.")
+    return done.stdout
