@@ -27,8 +27,8 @@ class FiniteGuard:
     """Ends a run whose loss or gradient is not finite, before anything of it is kept.
 
     What an update measured is read some updates later, by all ranks at once: nothing waits for it, and they end alike.
-    It is always read before the state is kept. In fp16 a gradient that is not finite is part of the method, but not in
-    update after update: the scale of the loss, halved each time, is then far below one. A loss that is not is no part.
+    It is always read before the state is kept. In fp16 what is not finite now and then is part of the method, but not
+    update after update: the scale of the loss, halved each time, is then far below one.
 
     Args:
         mode: what the recipe says.
@@ -37,8 +37,8 @@ class FiniteGuard:
 
     def __init__(self, mode: NonFinite, half: bool) -> None:
         self._reads = mode == "stop"
-        self._half = half
-        self._in_a_row = 0  # updates whose gradient was not finite
+        self._most = _MOST_IN_A_ROW if half else 1
+        self._in_a_row = 0  # updates that were not finite
         self._checks = mode != "off"
 
     def after(self, result: StepResult) -> None:
@@ -47,11 +47,9 @@ class FiniteGuard:
         Raises:
             NonFiniteError: its loss or its gradient was not finite.
         """
-        losses, gradient = list(_losses_not_finite(result)), list(_gradient_not_finite(result))
-        self._in_a_row = self._in_a_row + 1 if gradient else 0
-        if self._half and self._in_a_row < _MOST_IN_A_ROW:
-            gradient = []
-        if self._reads and (found := ", ".join([*losses, *gradient])):
+        found = ", ".join(_not_finite(result))
+        self._in_a_row = self._in_a_row + 1 if found else 0
+        if self._reads and self._in_a_row >= self._most:
             update = result.window.update + 1
             raise NonFiniteError(
                 f"Update {update} is not finite: {found}. No checkpoint was written after it, and the run can go on "
@@ -92,12 +90,9 @@ def _names_of_bad(model: nn.Module) -> list[str]:
     return [name for name, found in bad if bool(found)]
 
 
-def _losses_not_finite(result: StepResult) -> Iterator[str]:
+def _not_finite(result: StepResult) -> Iterator[str]:
     for name, loss in result.losses.items():
         if not math.isfinite(loss):
             yield f"loss {loss}" if len(result.losses) == 1 else f"loss {name} {loss}"
-
-
-def _gradient_not_finite(result: StepResult) -> Iterator[str]:
     if result.grad_norm is not None and not math.isfinite(result.grad_norm):
         yield f"gradient norm {result.grad_norm}"
