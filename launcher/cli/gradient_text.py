@@ -75,7 +75,14 @@ def _zero_lines(plan: Plan, traffic: ZeroTraffic, reduction: ReductionPlan) -> I
         yield "no_sync", "none", f"ZeRO {stage} reduces in every micro-step: no rank keeps the whole gradient"
     if traffic.gathered_bytes:
         when = "once, after the step" if stage < 3 else f"2 × {plural(steps, 'micro-step')}, forward and backward"
-        yield "gathered", size(traffic.gathered_bytes), f"per update = the parameters {when}"
+        most = "" if stage < 3 else " at most"  # small parameters, and those that are soon needed again, stay whole
+        yield "gathered", size(traffic.gathered_bytes), f"per update{most} = the parameters {when}"
+    if traffic.uncounted:
+        yield (
+            "not counted",
+            "",
+            f"{', '.join(traffic.uncounted)} of parallel.deepspeed.config, which may change the bytes",
+        )
 
 
 def _exact_lines(plan: Plan) -> Iterator[Line]:

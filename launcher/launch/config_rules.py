@@ -7,26 +7,15 @@ engine would find the processes prepared for another. The rules follow accelerat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from launcher.launch import section_rules
+from launcher.launch.contradiction import Contradiction, differing, is_true, shown
+from launcher.launch.deepspeed_file import deepspeed_file
 from launcher.launch.precision import MIXED_PRECISION
 from launcher.plan.planner import Plan
 
 _ENGINES = {"FSDP": "fsdp", "DEEPSPEED": "deepspeed"}  # distributed_type → the engine of ours that it is for
-
-
-class Contradiction(NamedTuple):
-    """A key of the file that does not go with the plan.
-
-    Attributes:
-        key: dotted key of the file.
-        wrong: both values, as a clause.
-        cure: what to do, as a sentence.
-    """
-
-    key: str
-    wrong: str
-    cure: str
 
 
 def contradictions(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -36,8 +25,13 @@ def contradictions(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradict
         plan: the plan.
         config: what the file says.
     """
-    for rule in _RULES if plan.recipe.script is None else _RULES_OF_SCRIPTS:
-        yield from rule(plan, config)
+    unreadable = [*_no_numbers(config), *section_rules.no_sections(config)]
+    yield from unreadable
+    found = {each.key for each in unreadable}
+    readable = {key: value for key, value in config.items() if key not in found}
+    rules = _RULES if plan.recipe.script is None else (*_RULES_OF_ALL, deepspeed_file)
+    for rule in rules:
+        yield from rule(plan, readable)
 
 
 def ignored(config: Mapping[str, Any]) -> Iterator[str]:
@@ -46,17 +40,24 @@ def ignored(config: Mapping[str, Any]) -> Iterator[str]:
     said = {
         "rdzv_backend": str(config.get("rdzv_backend", "static")) != "static",
         "same_network": several and "same_network" in config,
-        "enable_cpu_affinity": _is_true(config.get("enable_cpu_affinity")),
-        "downcast_bf16": _is_true(config.get("downcast_bf16")),
+        "enable_cpu_affinity": is_true(config.get("enable_cpu_affinity")),
+        "downcast_bf16": is_true(config.get("downcast_bf16")),
     }
     for key, matters in said.items():
         if matters:
             yield f"accelerate takes no {key} from a config file: {key}={shown(config[key])} does nothing."
 
 
-def shown(value: Any) -> str:
-    """A value as the file has it."""
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+def _no_numbers(config: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """What accelerate counts with, and is no whole number: it would divide a text, or start one process for true."""
+    for key in ("num_processes", "num_machines", "machine_rank"):
+        value = config.get(key)
+        if isinstance(value, str) and value.strip().isdecimal():
+            cure = f"Write {int(value)}, without quotes"
+            yield Contradiction(key, f"is the text {value!r}, and accelerate counts with it", cure)
+        elif value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            what = "a list" if isinstance(value, list) else "a section" if isinstance(value, dict) else shown(value)
+            yield Contradiction(key, f"is {what}, and accelerate counts with it", "Write a whole number, or delete it")
 
 
 def _where_it_runs(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -75,12 +76,12 @@ def _processes(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]
     nodes, world = plan.topology.nodes, plan.topology.world_size
     processes, machines, rank = (config.get(key) for key in ("num_processes", "num_machines", "machine_rank"))
     if processes is not None and processes != world:
-        of_node = f"launch.nproc_per_node={processes // nodes}" if isinstance(processes, int) else "a number"
         yield Contradiction(
             "num_processes",
             f"is {shown(processes)}, and the plan has {world}: launch.nodes × launch.nproc_per_node = "
             f"{nodes} × {plan.topology.nproc_per_node}",
-            f"Write {world} (it counts the processes of all machines), or set {of_node}",
+            f"Write {world} (it counts the processes of all machines), or set "
+            f"launch.nproc_per_node={processes // nodes}",
         )
     if machines is not None and machines != nodes:
         yield Contradiction(
@@ -102,7 +103,7 @@ def _precision(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]
             f"is {shown(value)}, and the recipe has train.precision={ours}",
             f"Write {MIXED_PRECISION[ours]!r}" + (f", or set train.precision={theirs}" if theirs else ""),
         )
-    elif _is_true(config.get("fp16")) and ours != "fp16":
+    elif is_true(config.get("fp16")) and ours != "fp16":
         yield Contradiction(
             "fp16", f"is true, and the recipe has train.precision={ours}", "Delete it, or set train.precision=fp16"
         )
@@ -110,7 +111,7 @@ def _precision(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]
 
 def _device(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
     device, ids = plan.topology.device, config.get("gpu_ids")
-    if _is_true(config.get("use_cpu")):
+    if is_true(config.get("use_cpu")):
         if device != "cpu":
             yield Contradiction(
                 "use_cpu", f"is true, and the run is on {device}", "Write false, or set launch.device=cpu"
@@ -168,20 +169,8 @@ def _all_are_data_parallel(plan: Plan, config: Mapping[str, Any]) -> Iterator[Co
         yield Contradiction("parallelism_config", "is given, and the plan's ranks are all data-parallel", "Delete it")
 
 
-def _compile(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
-    section, compiles = config.get("dynamo_config") or {}, plan.recipe.train.compile
-    for key, value in (
-        ("dynamo_backend", config.get("dynamo_backend")),
-        ("dynamo_config.dynamo_backend", section.get("dynamo_backend", section.get("backend"))),
-    ):
-        if value is None or str(value).upper() == ("INDUCTOR" if compiles else "NO"):
-            continue
-        cure = "Write INDUCTOR, or set train.compile=false" if compiles else "Delete it, or set train.compile=true"
-        yield Contradiction(key, f"is {shown(value)}, and the recipe has train.compile={shown(compiles)}", cure)
-
-
 def _accumulation(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
-    yield from _differing(
+    yield from differing(
         config,
         "deepspeed_config",
         "gradient_accumulation_steps",
@@ -190,72 +179,8 @@ def _accumulation(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradicti
     )
 
 
-def _deepspeed(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
-    if plan.recipe.parallel.engine != "deepspeed":
-        return
-    ours, norm = plan.recipe.parallel.deepspeed, plan.recipe.train.max_grad_norm
-    for key, value, name in (
-        ("zero_stage", ours.stage, "parallel.deepspeed.stage"),
-        ("gradient_clipping", norm or 0, "train.max_grad_norm"),
-        ("offload_optimizer_device", _offload(ours.offload_optimizer), "parallel.deepspeed.offload_optimizer"),
-        ("offload_param_device", _offload(ours.offload_parameters), "parallel.deepspeed.offload_parameters"),
-    ):
-        says = "null" if name == "train.max_grad_norm" and norm is None else value
-        yield from _differing(config, "deepspeed_config", key, value, f"by {name} it is {says}")
-    if "deepspeed_config_file" in (config.get("deepspeed_config") or {}):
-        yield Contradiction(
-            "deepspeed_config.deepspeed_config_file",
-            "names a file of DeepSpeed's, and the recipe has one written",
-            "Delete it, and put what it says besides into parallel.deepspeed.config",
-        )
-
-
-def _fsdp(plan: Plan, config: Mapping[str, Any]) -> Iterator[Contradiction]:
-    if plan.recipe.parallel.engine != "fsdp":
-        return
-    ours = plan.recipe.parallel.fsdp
-    for key, value, says in (
-        ("fsdp_version", 2, "parallel.engine=fsdp is FSDP2"),
-        ("fsdp_reshard_after_forward", ours.reshard_after_forward, "parallel.fsdp.reshard_after_forward"),
-        ("fsdp_activation_checkpointing", ours.checkpoint_activations, "parallel.fsdp.checkpoint_activations"),
-        ("fsdp_transformer_layer_cls_to_wrap", ",".join(ours.wrap), "parallel.fsdp.wrap"),
-        ("fsdp_offload_params", False, "parallel.engine=fsdp keeps parameters where they are computed with"),
-    ):
-        recipe_says = f"by {says} it is {shown(value)}" if says.startswith("parallel.fsdp.") else says
-        yield from _differing(config, "fsdp_config", key, value, recipe_says)
-
-
-def _differing(
-    config: Mapping[str, Any], section: str, key: str, ours: Any, recipe_says: str
-) -> Iterator[Contradiction]:
-    """The value of a key in a section of the file, where it is neither ours nor left open."""
-    value = (config.get(section) or {}).get(key)
-    same = value is None or str(value).lower() in ("auto", shown(ours).lower()) or _number(value) == _number(ours)
-    if not same:
-        yield Contradiction(
-            f"{section}.{key}", f"is {shown(value)}, and {recipe_says}", "Delete the key, or change the recipe"
-        )
-
-
-def _number(value: Any) -> float | object:
-    """A value as a number, where it is one; else something that equals nothing."""
-    try:
-        return object() if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return object()
-
-
-def _offload(wanted: bool) -> str:
-    return "cpu" if wanted else "none"
-
-
-def _is_true(value: Any) -> bool:
-    """accelerate's own questions are answered with yes and no."""
-    return str(value).lower() in ("true", "yes", "1")
-
-
 _Rule = Callable[[Plan, Mapping[str, Any]], Iterator[Contradiction]]
-_RULES_OF_SCRIPTS: tuple[_Rule, ...] = (
+_RULES_OF_ALL: tuple[_Rule, ...] = (
     _where_it_runs,
     _processes,
     _precision,
@@ -265,4 +190,10 @@ _RULES_OF_SCRIPTS: tuple[_Rule, ...] = (
     _all_are_data_parallel,
 )
 # A script has the engine that the file prepares; a task has the recipe's.
-_RULES: tuple[_Rule, ...] = (*_RULES_OF_SCRIPTS, _engine, _compile, _deepspeed, _fsdp)
+_RULES: tuple[_Rule, ...] = (
+    *_RULES_OF_ALL,
+    _engine,
+    section_rules.compiling,
+    section_rules.deepspeed,
+    section_rules.fsdp,
+)

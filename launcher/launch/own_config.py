@@ -54,7 +54,7 @@ def own_config(plan: Plan) -> OwnConfig | None:
     except (OSError, ValueError) as error:
         wrong = f"{name} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise RequestError([Mistake("launch.accelerate.config_file", wrong, "Check the path")]) from None
-    parsed = parse_document(raw, name)
+    parsed = parse_document(raw, name, "an accelerate config file", "num_processes: 2")
     lines = {"": name, **{key: f"{name}:{line}" for key, line in parsed.lines.items()}}
     if secrets := list(secrets_in(parsed.value)):  # before any other mistake is told, which could show one
         raise RequestError(secrets).located(lines)

@@ -34,6 +34,16 @@ _SAID_BY = {
     "zero_optimization.cpu_offload": "parallel.deepspeed.offload_optimizer",
     "zero_optimization.cpu_offload_param": "parallel.deepspeed.offload_parameters",
 }
+_ELEMENTS = {"fp32": 4, "bf16": 2, "fp16": 2}  # communication_data_type → bytes of an element
+_CHANGE_TRAFFIC = (
+    "data_types.grad_accum_dtype",
+    "disable_allgather",
+    "zero_optimization.stage3_use_all_reduce_for_fetch_params",
+    "zero_optimization.zero_hpz_partition_size",
+    "zero_optimization.zero_quantized_gradients",
+    "zero_optimization.zero_quantized_nontrainable_weights",
+    "zero_optimization.zero_quantized_weights",
+)
 # What would train otherwise than the recipe and its plan say.
 _OWNED = {
     "optimizer": "the recipe's section optimizer says it",
@@ -79,17 +89,20 @@ class ZeroTraffic:
 
     Attributes:
         times: how often the gradients are reduced: once, or in each of the K micro-steps.
-        element_bytes: of one element of what is reduced or gathered: half precision travels as it is.
+        element_bytes: of one element of a gradient as it is reduced: half precision travels as it is, and the user's
+            communication_data_type goes before it.
         reduced_bytes: gradients handed to reductions.
         gathered_bytes: parameters that gathers give: once after the step from stage 1 on, since every rank has stepped
-            on a part; at stage 3 in each micro-step, before its forward and before its backward pass. Parameters that
-            are too small to be worth it stay whole, and are counted all the same.
+            on a part; at stage 3 in each micro-step, before its forward and before its backward pass. There it is the
+            most: parameters that are small, or soon needed again, stay whole, and are counted all the same.
+        uncounted: the user's keys that may change these bytes in ways that are not counted here.
     """
 
     times: int
     element_bytes: int
     reduced_bytes: int
     gathered_bytes: int
+    uncounted: tuple[str, ...] = ()
 
 
 def zero_traffic(recipe: Recipe, batch: BatchPlan) -> ZeroTraffic | None:
@@ -103,10 +116,13 @@ def zero_traffic(recipe: Recipe, batch: BatchPlan) -> ZeroTraffic | None:
     if recipe.parallel.engine != "deepspeed" or batch.world_size == 1 or parameters is None:
         return None
     stage = recipe.parallel.deepspeed.stage
-    element = 4 if train.precision == "fp32" else 2
+    gathered = 4 if train.precision == "fp32" else 2
+    user = recipe.parallel.deepspeed.config
+    reduced = _ELEMENTS.get(str(user.get("communication_data_type")), gathered)
     times = batch.accumulation if recipe.parallel.abilities.reduces == "micro-step" else 1
     gathers = (0, 1, 1, 2 * batch.accumulation)[stage]
-    return ZeroTraffic(times, element, parameters * element * times, parameters * element * gathers)
+    uncounted = tuple(key for key in _CHANGE_TRAFFIC if _at(user, key))
+    return ZeroTraffic(times, reduced, parameters * reduced * times, parameters * gathered * gathers, uncounted)
 
 
 def refuse_what_a_cpu_lacks(recipe: Recipe, device: str) -> None:
@@ -210,6 +226,14 @@ def _differing(own: Mapping[str, Any], user: Mapping[str, Any], path: str) -> It
         by = f"by {source} it is" if source else "the launcher sets"
         cure = f"Delete it, and set {source}" if source else "Delete it"
         yield Mistake(f"{_KEY}.{place}", f"is {json.dumps(value)}, and {by} {json.dumps(own[key])}", cure)
+
+
+def _at(config: Mapping[str, Any], place: str) -> Any:
+    """What a configuration has at a dotted key; None where it has nothing."""
+    value: Any = config
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _source(place: str) -> str:

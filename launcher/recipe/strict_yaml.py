@@ -67,12 +67,14 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value)
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
 
 
-def parse_document(raw: bytes, name: str) -> Parsed:
-    """Parse one recipe file.
+def parse_document(raw: bytes, name: str, what: str = "a recipe", line: str = "name: digits") -> Parsed:
+    """Parse one recipe file, or another that is written as recipes are.
 
     Args:
         raw: the bytes of the file, UTF-8, with or without a byte-order mark.
         name: the file as messages name it.
+        what: what the file should be.
+        line: a line of the kind that one begins with.
 
     Raises:
         RequestError: the file is not a mapping in the subset of YAML that recipes use.
@@ -80,7 +82,7 @@ def parse_document(raw: bytes, name: str) -> Parsed:
     try:
         parsed = _parse(_decode(raw))
         if not isinstance(parsed.value, dict):
-            raise _RefusedError(1, "a recipe is a mapping of keys to values", "Begin with a line such as name: digits")
+            raise _RefusedError(1, f"{what} is a mapping of keys to values", f"Begin with a line such as {line}")
     except _RefusedError as error:
         where = f"{name}:{error.line}" if error.line else name
         raise RequestError([Mistake("", error.wrong, error.cure, where)]) from None

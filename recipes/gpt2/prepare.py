@@ -50,9 +50,19 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("--split", default="train", help="the split of the data set")
     parser.add_argument("--column", default="text", help="the column with the text, of a data set or a parquet file")
     parser.add_argument("--tokenizer", default="openai-community/gpt2", help="name on the hub, or a folder")
-    parser.add_argument("--validation", type=float, default=0.0005, help="fraction of the documents to validate on")
+    parser.add_argument("--validation", type=fraction, default=0.0005, help="fraction of the documents to validate on")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("data"), help="the folder to write")
     return parser.parse_args()
+
+
+def fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no fraction between 0 and 1, such as 0.0005")
+    return value
 
 
 def prepare(documents: Iterable[str], tokenizer: Any, name: str, out: Path, validation: float) -> None:
@@ -102,7 +112,7 @@ def write_tokens(
         shown = progress.add_task("", total=None, said="")
         kept = (text for text in documents if text)
         for together in iter(lambda: list(itertools.islice(kept, TOGETHER)), []):
-            for text, ids in zip(together, tokenizer(together, add_special_tokens=False)["input_ids"], strict=True):
+            for text, ids in zip(together, encoded(together, tokenizer, end), strict=True):
                 part = "val" if zlib.crc32(text.encode("utf-8", "replace")) < validation * 2**32 else "train"
                 files[part].write(np.array([*ids, end], dtype=dtype).tobytes())
                 tokens[part] += len(ids) + 1
@@ -111,6 +121,15 @@ def write_tokens(
             file.flush()
             os.fsync(file.fileno())
     return tokens
+
+
+def encoded(texts: list[str], tokenizer: Any, end: int) -> Iterator[list[int]]:
+    """The tokens of texts, in which the names of special tokens are text like any other.
+
+    A model such as Unigram finds the name of the end among its pieces all the same: that is left out, or it would cut.
+    """
+    for ids in tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
+        yield [each for each in ids if each != end] if end in ids else ids
 
 
 def load_tokenizer(name: str) -> Any:
@@ -124,11 +143,11 @@ def load_tokenizer(name: str) -> Any:
 
 def of_folder(folder: Path, column: str) -> Iterator[str]:
     """The text files of a folder, and the rows of its parquet files, in the order of their names."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in KINDS)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS and not path.is_dir())
     if not paths:
         raise ValueError(f"there is no file {', '.join(KINDS)} in {folder}")
     for path in paths:
-        yield from of_parquet(path, column) if path.suffix == ".parquet" else of_text(path)
+        yield from of_parquet(path, column) if path.suffix.lower() == ".parquet" else of_text(path)
 
 
 def of_text(path: Path) -> Iterator[str]:
@@ -147,7 +166,8 @@ def of_parquet(path: Path, column: str) -> Iterator[str]:
         if column not in file.schema_arrow.names:
             raise ValueError(f"{path} has no column {column}: --column is one of {', '.join(file.schema_arrow.names)}")
         for batch in file.iter_batches(batch_size=TOGETHER, columns=[column]):
-            yield from batch.column(0).to_pylist()
+            for value in batch.column(0).to_pylist():
+                yield text_of(value, str(path), column)
 
 
 def of_dataset(options: argparse.Namespace) -> Iterator[str]:
@@ -159,7 +179,15 @@ def of_dataset(options: argparse.Namespace) -> Iterator[str]:
     for row in rows:
         if options.column not in row:
             raise ValueError(f"{options.dataset} has no column {options.column}: --column is one of {', '.join(row)}")
-        yield row[options.column]
+        yield text_of(row[options.column], options.dataset, options.column)
+
+
+def text_of(value: Any, source: str, column: str) -> str:
+    """A row's text; empty where the row has none."""
+    if not isinstance(value, str | None):
+        kind = type(value).__name__
+        raise ValueError(f"{source}: the column {column} has rows that are no text, but {kind}: give another --column")
+    return value or ""
 
 
 if __name__ == "__main__":

@@ -128,6 +128,19 @@ def test_json_is_read_too(tmp_path: Path) -> None:
             "dynamo_config.dynamo_backend: is INDUCTOR, and the recipe has train.compile=false. "
             "Delete it, or set train.compile=true.",
         ),
+        (
+            "num_processes: '2'",
+            "num_processes: is the text '2', and accelerate counts with it. Write 2, without quotes.",
+        ),
+        ("num_machines: 1.0", "num_machines: is 1.0, and accelerate counts with it. Write a whole number, or delete"),
+        ("num_processes: true", "num_processes: is true, and accelerate counts with it"),
+        (
+            "deepspeed_config: [1]",
+            "deepspeed_config: is a list, where accelerate has a section of keys. "
+            "Write deepspeed_config: {zero_stage: 2}, or delete it.",
+        ),
+        ("fsdp_config: yes", "fsdp_config: is yes, where accelerate has a section of keys"),
+        ("dynamo_config: inductor", "dynamo_config: is inductor, where accelerate has a section of keys"),
         ("num_proceses: 2", "num_proceses: is no key of an accelerate config file. Did you mean num_processes?"),
         ("gradient_accumulation_steps: 4", "gradient_accumulation_steps: is no key of an accelerate config file"),
         ("tpu_name: hf_abcdefghijklmnopqrstuvwxyz0123456789", "tpu_name: looks like a Hugging Face token"),
@@ -176,6 +189,21 @@ def test_values_that_agree_are_left_alone(tmp_path: Path) -> None:
             "fsdp",
             "fsdp_config.fsdp_transformer_layer_cls_to_wrap: is Block, and by parallel.fsdp.wrap it is",
         ),
+        (
+            "fsdp_config: {fsdp_sharding_strategy: NO_SHARD}",
+            "fsdp",
+            "fsdp_config.fsdp_sharding_strategy: is NO_SHARD, and by parallel.fsdp it is FULL_SHARD.",
+        ),
+        (
+            "fsdp_config: {sharding_strategy: 2}",
+            "fsdp",
+            "fsdp_config.sharding_strategy: is 2, and by parallel.fsdp it is FULL_SHARD.",
+        ),
+        (
+            "fsdp_config: {fsdp_auto_wrap_policy: SIZE_BASED_WRAP}",
+            "fsdp",
+            "fsdp_config.fsdp_auto_wrap_policy: is SIZE_BASED_WRAP, and by parallel.fsdp.wrap it is NO_WRAP.",
+        ),
     ],
     ids=lambda text: text[:30],
 )
@@ -183,6 +211,68 @@ def test_the_section_of_an_engine_is_held_against_the_recipe(
     tmp_path: Path, config: str, engine: str, sentence: str
 ) -> None:
     assert refusal(tmp_path, config, f"parallel.engine={engine}").startswith(f"cluster.yaml:1: {sentence}")
+
+
+def test_what_fsdp_calls_otherwise_is_the_same(tmp_path: Path) -> None:
+    wrap = "parallel.fsdp.wrap=[Block, Net]"
+    for section in (
+        "fsdp_transformer_layer_cls_to_wrap: 'Net, Block', fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP",
+        "fsdp_transformer_layer_cls_to_wrap: [Net, Block], fsdp_sharding_strategy: 1",
+        "reshard_after_forward: true, sharding_strategy: full_shard",
+    ):
+        config = f"distributed_type: FSDP\nfsdp_config: {{{section}}}\n"
+        assert own_config(plan_of(tmp_path, config, "parallel.engine=fsdp", wrap)) is not None
+
+
+@pytest.mark.parametrize("config", ["- num_processes: 2\n", "", "2\n"])
+def test_a_file_that_is_no_mapping_is_told_what_it_should_be(tmp_path: Path, config: str) -> None:
+    assert refusal(tmp_path, config) == (
+        "cluster.yaml:1: an accelerate config file is a mapping of keys to values. "
+        "Begin with a line such as num_processes: 2."
+    )
+
+
+DEEPSPEED = "distributed_type: DEEPSPEED\ndeepspeed_config: {{deepspeed_config_file: {}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        (
+            '{"gradient_accumulation_steps": 8}',
+            "where gradient_accumulation_steps is 8, and the plan takes 4 micro-steps. Change the file, or the recipe.",
+        ),
+        ("{}", "where gradient_accumulation_steps is not there, which is 1, and the plan takes 4 micro-steps"),
+        ('{"train_batch_size": 32}', "where train_batch_size is 32, and the recipe has batch.global=64"),
+        ('{"train_micro_batch_size_per_gpu": 4}', "where train_micro_batch_size_per_gpu is 4, and the plan has "),
+        ('{"bf16": {"enabled": true}}', "where bf16.enabled is true, and the recipe has train.precision=fp32"),
+        ("[1]", "which is no JSON object"),
+        ("{", "which is not JSON. Correct the file."),
+    ],
+)
+def test_the_file_of_deepspeed_that_a_script_gets_is_held_against_the_plan(
+    tmp_path: Path, file: str, sentence: str
+) -> None:
+    (tmp_path / "ds.json").write_text(file)
+    said = refusal(tmp_path, DEEPSPEED.format(tmp_path / "ds.json"), "script.path=train.py")
+    assert "cluster.yaml:2: deepspeed_config.deepspeed_config_file: names ds.json, " in said
+    assert sentence in said
+
+
+def test_a_file_of_deepspeed_that_agrees_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(
+        '{"gradient_accumulation_steps": "auto", "train_batch_size": 64, "train_micro_batch_size_per_gpu": 8, '
+        '"bf16": {"enabled": "auto"}, "fp16": {"enabled": false}, "zero_optimization": {"stage": 2}}'
+    )
+    config = DEEPSPEED.format(tmp_path / "ds.json")
+    assert own_config(plan_of(tmp_path, config, "script.path=train.py")) is not None
+
+
+def test_a_file_of_deepspeed_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, DEEPSPEED.format("none.json"), "script.path=train.py") == (
+        "cluster.yaml:2: deepspeed_config.deepspeed_config_file: names none.json, which cannot be read: No such file "
+        "or directory. Give its whole path: accelerate looks for it from where the run is started."
+    )
 
 
 def test_a_script_has_the_engine_that_the_file_prepares(tmp_path: Path) -> None:

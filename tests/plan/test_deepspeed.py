@@ -233,6 +233,36 @@ def test_the_plan_says_what_crosses_the_network(tmp_path: Path, stage: int, redu
     assert [boxes for _, _, boxes in window_lines(plan)] == (["■■"] * 2 if stage >= 2 else ["□■"] * 2)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradients_travel_as_the_users_keys_say(tmp_path: Path, stage: int) -> None:
+    """As measured with two ranks: half the bytes are reduced, and the gathers stay."""
+    settings = (f"parallel.deepspeed.stage={stage}", "model.parameters=1000")
+    plain = plan_of(tmp_path, *settings).zero_traffic
+    half = plan_of(tmp_path, *settings, "parallel.deepspeed.config={communication_data_type: fp16}").zero_traffic
+    assert plain is not None and half is not None
+    assert 2 * half.reduced_bytes == plain.reduced_bytes
+    assert half.gathered_bytes == plain.gathered_bytes
+
+
+def test_the_gathers_of_stage_3_are_the_most_that_there_are(tmp_path: Path) -> None:
+    """How long DeepSpeed keeps what it gathered follows from sizes of layers, which no recipe knows."""
+    for stage, said in (
+        (2, "per update = the parameters once"),
+        (3, "per update at most = the parameters 2 × 2 micro"),
+    ):
+        plan = plan_of(tmp_path, f"parallel.deepspeed.stage={stage}", "model.parameters=1000")
+        assert any(source.startswith(said) for _, _, source in gradient_lines(plan))
+
+
+def test_keys_that_change_the_bytes_are_named(tmp_path: Path) -> None:
+    config = "parallel.deepspeed.config={zero_optimization: {zero_quantized_gradients: true}}"
+    plan = plan_of(tmp_path, "parallel.deepspeed.stage=3", "model.parameters=1000", config)
+    assert list(gradient_lines(plan))[-1] == (
+        "not counted", "",
+        "zero_optimization.zero_quantized_gradients of parallel.deepspeed.config, which may change the bytes",
+    )  # fmt: skip
+
+
 def test_half_precision_travels_as_it_is(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "train.precision=bf16", "model.parameters=1000")
     assert plan.reduction is not None and plan.reduction.bytes_per_update == 2000

@@ -179,8 +179,31 @@ class LargeVocabulary:
     def get_vocab(self) -> dict[str, int]:
         return {"<end>": 70_000}
 
-    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
+    def __call__(self, texts: list[str], **options: bool) -> dict[str, list[list[int]]]:
         return {"input_ids": [[65_536 + place for place, _ in enumerate(text)] for text in texts]}
+
+
+def test_names_of_special_tokens_in_a_text_are_text(preparation: ModuleType, tokenizer: Any, tmp_path: Path) -> None:
+    documents = [f"the <|endoftext|> of <|im_start|> {number}" for number in range(20)]
+    preparation.prepare(documents, tokenizer, "small", tmp_path / "out", 0.3)
+    tokens = read(tmp_path / "out", "train") + read(tmp_path / "out", "val")
+    special = set(tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]))
+    assert [token for token in tokens if token in special] == [tokenizer.eos_token_id] * len(documents)
+    packed = tokenizer.decode(tokens)
+    assert all(f"{document}<|endoftext|>" in packed for document in documents)
+
+
+def test_an_end_that_is_a_piece_of_the_vocabulary_ends_no_text(preparation: ModuleType, tmp_path: Path) -> None:
+    """Unigram models, as T5's, take the names of special tokens for pieces of text."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.Unigram([("<unk>", -10.0), ("</s>", 0.0), ("a", -1.0), ("b", -1.0)], 0, False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+    preparation.prepare([f"b</s>{number * 'a'}" for number in range(8)], tokenizer, "pieces", tmp_path / "out", 0.5)
+    tokens = read(tmp_path / "out", "train") + read(tmp_path / "out", "val")
+    assert tokens.count(tokenizer.eos_token_id) == 8
+    assert (tokens.count(2), tokens.count(3)) == (28, 8)
 
 
 def test_a_large_vocabulary_takes_32_bits(preparation: ModuleType, tmp_path: Path) -> None:
@@ -210,11 +233,11 @@ def test_text_files_and_parquet_files_of_a_folder(preparation: ModuleType, tmp_p
     import pyarrow
     from pyarrow import parquet
 
-    (tmp_path / "b").mkdir()
+    (tmp_path / "b.txt").mkdir()
     long = standins.text(3000)
-    (tmp_path / "b" / "long.txt").write_text(long)
+    (tmp_path / "b.txt" / "long.TXT").write_text(long)
     (tmp_path / "notes.csv").write_text("not read")
-    parquet.write_table(pyarrow.table({"text": ["one", "two"], "id": [1, 2]}), tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table({"text": ["one", "two"], "id": [0, 2]}), tmp_path / "a.parquet")
     documents = list(preparation.of_folder(tmp_path, "text"))
     assert documents[:2] == ["one", "two"]
     assert "".join(documents[2:]) == long
@@ -222,8 +245,23 @@ def test_text_files_and_parquet_files_of_a_folder(preparation: ModuleType, tmp_p
     assert all(piece.endswith("\n") and len(piece) <= 2 * preparation.PIECE for piece in documents[2:])
     with pytest.raises(ValueError, match="has no column words: --column is one of text, id"):
         list(preparation.of_folder(tmp_path, "words"))
+    with pytest.raises(
+        ValueError, match=r"/a\.parquet: the column id has rows that are no text, but int: give another "
+    ):
+        list(preparation.of_folder(tmp_path, "id"))
     with pytest.raises(ValueError, match="there is no file"):
-        list(preparation.of_folder(tmp_path / "b" / "none", "text"))
+        list(preparation.of_folder(tmp_path / "b.txt" / "none", "text"))
+
+
+@pytest.mark.parametrize("given", ["2", "-1", "0", "1", "nan", "some"])
+def test_validation_is_a_fraction(
+    preparation: ModuleType, given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--folder", "texts", "--validation", given])
+    with pytest.raises(SystemExit) as ended:
+        preparation.command_line()
+    assert ended.value.code == 2
+    assert f"argument --validation: {given} is no fraction between 0 and 1" in capsys.readouterr().err
 
 
 def prepare(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
