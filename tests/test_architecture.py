@@ -115,6 +115,8 @@ sys.exit(code)
         ("plan", "recipes/digits/recipe.yaml", "--json"),
         ("run", "recipes/digits/recipe.yaml", "launch.nproc_per_node=2", "--dry-run"),
         ("run", "recipes/digits/accelerate.yaml", "--dry-run"),
+        ("submit", "recipes/digits/recipe.yaml", "launch.device=cpu", "--dry-run"),
+        ("status", "--runs", "recipes"),
         ("plan", "recipes/digits/recipe.yaml", "batch.micro=x"),
     ],
     ids=" ".join,

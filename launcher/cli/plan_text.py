@@ -59,7 +59,7 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[Editio
     for warning in plan.warnings:
         console.print(Text(f"\nwarning: {warning}", style="yellow"))
     if spec is None:
-        console.print("\nThis version starts the ranks of one machine: set launch.nodes=1 to run it.")
+        console.print("\nSlurm starts the ranks of several machines: launcher submit ... --to slurm")
         return
     console.print("\n[bold]Command[/bold] (with its environment and files: launcher run ... --dry-run)")
     console.print(Text(shlex.join(spec.argv)), soft_wrap=True)

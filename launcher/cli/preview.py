@@ -16,7 +16,7 @@ from launcher.runners.new_run import fresh_id
 
 
 def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec | None:
-    """The launch of a request in a directory that is not there yet; None for several machines, not in this version."""
+    """The launch of a request in a directory that is not there yet; None for several machines, which others start."""
     launch = request.plan.recipe.launch
     if request.plan.topology.nodes > 1 and not launch.elastic:
         return None

@@ -34,9 +34,13 @@ class Request:
     plan: Plan
     written: frozenset[str] | None
 
-    def several_machines(self) -> RequestError:
-        """The refusal of a plan for more machines than this one."""
-        mistake = Mistake("launch.nodes", "this version starts the ranks of one machine", "Set launch.nodes=1")
+    def several_machines(self, cure: str = "Set launch.nodes=1") -> RequestError:
+        """The refusal of a plan for more machines than this one.
+
+        Args:
+            cure: what to do about it.
+        """
+        mistake = Mistake("launch.nodes", "this command starts the ranks of one machine", cure)
         return RequestError([mistake]).located(self.loaded.marks)
 
     def other_machines(self, nodes: int) -> RequestError:

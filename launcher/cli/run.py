@@ -48,7 +48,7 @@ def run(
         raise request.other_machines(place.nodes)
     spec = preview(request, runs, run_id)
     if spec is None and (place is None or dry_run):
-        raise request.several_machines()
+        raise request.several_machines("Hand it to Slurm by launcher submit, or set launch.nodes=1")
     if dry_run and spec is not None:
         typer.echo(spec.as_shell())
         return

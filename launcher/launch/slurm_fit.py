@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,16 +79,4 @@ def _hindrances(recipe: Recipe) -> Iterator[Mistake]:
             "launch.slurm.gpus_per_node",
             f"{launch.nproc_per_node} ranks (launch.nproc_per_node) need as many GPUs, not {slurm.gpus_per_node}",
             f"Set launch.slurm.gpus_per_node={launch.nproc_per_node}",
-        )
-
-
-def refuse_missing_slurm() -> None:
-    """Refuse to submit where there is nothing to submit to.
-
-    Raises:
-        RequestError: there is no sbatch.
-    """
-    if shutil.which("sbatch") is None:
-        raise RequestError(
-            [Mistake("--to", "slurm is not installed here: there is no sbatch", "Submit from a machine of the cluster")]
         )

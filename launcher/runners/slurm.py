@@ -83,9 +83,10 @@ class Job:
             if "nvalid job id" not in str(error):
                 raise
             said = ""
-        if not said.strip():
+        told = [line for line in said.splitlines() if "|" in line]  # clusters are named in lines of their own
+        if not told:
             return self._remembered()
-        state, ran, limit, where = said.splitlines()[0].split("|", 3)
+        state, ran, limit, where = told[0].split("|", 3)
         if state == "RUNNING":
             return JobState(state, f"{ran} of {limit} on {where}")
         return JobState(state, where.strip("()") if state == "PENDING" and where != "(None)" else "")

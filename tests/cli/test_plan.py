@@ -240,13 +240,14 @@ def test_without_arguments_the_help_is_shown() -> None:
     assert "Show the batch arithmetic of a recipe." in done.stdout + done.stderr
 
 
-def test_several_machines_are_planned_and_not_yet_run() -> None:
-    assert "set launch.nodes=1 to run it" in plan(DIGITS, "launch.nodes=2", "launch.nproc_per_node=2")
+def test_several_machines_are_planned_and_started_by_others() -> None:
+    assert "launcher submit ... --to slurm" in plan(DIGITS, "launch.nodes=2", "launch.nproc_per_node=2")
     assert json.loads(plan(DIGITS, "launch.nodes=2", "--json"))["command"] is None
     done = launcher("run", DIGITS, "launch.nodes=2")
     assert done.returncode == 2
     assert done.stderr == (
-        "launcher: command line: launch.nodes: this version starts the ranks of one machine. Set launch.nodes=1.\n"
+        "launcher: command line: launch.nodes: this command starts the ranks of one machine. "
+        "Hand it to Slurm by launcher submit, or set launch.nodes=1.\n"
     )
 
 

@@ -138,7 +138,7 @@ def test_an_interrupt_ends_all_ranks_while_they_wait_for_the_first(tmp_path: Pat
     ("arguments", "refusal"),
     [
         (("recipes/plain_loop/recipe.yaml",), "script: a script has a loop of its own, which cannot be proved."),
-        ((DIGITS, "launch.nodes=2"), "launch.nodes: this version starts the ranks of one machine."),
+        ((DIGITS, "launch.nodes=2"), "launch.nodes: this command starts the ranks of one machine."),
         ((DIGITS, "batch.micro=x"), "batch.micro"),
     ],
 )
