@@ -44,7 +44,7 @@ def run_training(
         started: told the number of each update before it begins.
 
     Returns:
-        What it has trained with, which goes when this does.
+        What has held the ranks together, which goes when this does.
 
     Raises:
         RequestError: the recipe says of the data or the model what is not so.
@@ -100,7 +100,7 @@ def run_training(
         finally:
             heart.progress.ends()
             trackers.finish(finished)
-    return job, saver
+    return job.engine  # and not the job: its data are to end their processes now
 
 
 def _use_exact_kernels() -> None:
