@@ -34,7 +34,8 @@ def ran_out(error: BaseException) -> bool:
         return True
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _SAYS):
         return True
-    return error.__cause__ is not None and ran_out(error.__cause__)
+    cause = error.__cause__
+    return cause is not None and cause is not error and ran_out(cause)  # `raise error from error` would go round
 
 
 def on_any_rank(engine: Engine, here: bool) -> bool:

@@ -143,3 +143,9 @@ def test_what_says_that_memory_ran_out(error: Exception, found: bool) -> None:
     wrapped = ValueError("in my layer")
     wrapped.__cause__ = error
     assert ran_out(wrapped) == found
+
+
+def test_an_error_that_is_raised_from_itself() -> None:
+    error = ValueError("in my layer")
+    error.__cause__ = error
+    assert not ran_out(error)
