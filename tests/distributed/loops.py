@@ -154,11 +154,16 @@ def overflow() -> dict[str, Any]:
     return {"rows": rows_of(job), "parameters": parameters_of(job)}
 
 
+UNREACHED = 1_000  # updates: ranks agree on a stop only for all updates of a tenth of a second together
+
+
 def drift() -> dict[str, str]:
     rank, found = int(os.environ["RANK"]), {}
-    for name, every in (("watched", 2), ("at the end", 100), ("stopped", 100), ("off", 0)):
+    kinds = (("watched", 2, 10), ("at the end", 100, 10), ("stopped", 10_000, UNREACHED), ("off", 0, 10))
+    for name, every, updates in kinds:
         task = Drifting(600, rank, update=3)
-        job = job_of(task, 600, {"batch": {"global": 60, "micro": 15}, "guard": {"every": every}})
+        batch = {"global": 60, "micro": 15}
+        job = job_of(task, 600, {"batch": batch, "guard": {"every": every}, "train": {"updates": updates}})
         if name == "stopped":
             job = replace(job, should_stop=partial(has_drifted, task))
         try:
