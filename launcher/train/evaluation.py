@@ -46,6 +46,18 @@ def evaluate(
     Raises:
         ValueError: the task returns something else than numbers for each sample, or weights of another shape.
     """
+    return means_over_ranks(engine, sums_of_rank(task, data, engine, precision, progress, batch))
+
+
+def sums_of_rank(
+    task: Task,
+    data: SampleSource,
+    engine: Engine,
+    precision: AbstractContextManager[Any],
+    progress: Progress | None = None,
+    batch: int = MOST,
+) -> dict[str, Sum]:
+    """This rank's part of what `evaluate` gives, from the same arguments; all ranks must ask, for its buffers."""
     progress = progress or Progress()
     engine.share_buffers()
     model, move = engine.model, to_device(engine.device)
@@ -70,7 +82,7 @@ def evaluate(
         for module in trained:
             module.training = True
     progress.has_evaluated()
-    return _means(engine.gather(sums))
+    return sums
 
 
 def _weighted_sum(name: str, measured: Measured, samples: int) -> Sum:
@@ -97,7 +109,14 @@ def _added(one: Sum, other: Sum) -> Sum:
     return one[0] + other[0], one[1] + other[1]
 
 
-def _means(of_ranks: list[dict[str, Sum]]) -> dict[str, float]:
+def means_over_ranks(engine: Engine, own: dict[str, Sum]) -> dict[str, float]:
+    """The means of what all ranks have found.
+
+    Args:
+        engine: all its ranks must ask.
+        own: what this one has found.
+    """
+    of_ranks = engine.gather(own)
     names = dict.fromkeys(name for sums in of_ranks for name in sums)
     totals = {name: reduce(_added, (sums.get(name, NOTHING) for sums in of_ranks)) for name in names}
     return {name: total / weight for name, (total, weight) in totals.items() if weight}

@@ -24,6 +24,7 @@ from launcher.train.engines.deferred import DeferredEngine
 from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.single import SingleEngine
 from launcher.train.engines.wide_gradients import widen
+from launcher.train.engines.zero_start import refuse_float64
 from launcher.train.finite import FiniteGuard
 from launcher.train.guard import ParameterGuard
 from launcher.train.loader import WindowLoader, shares_of_rank
@@ -144,6 +145,7 @@ def build_job(
     engine: Engine
     scaler: torch.amp.GradScaler | None = None
     if recipe.parallel.engine == "deepspeed":
+        refuse_float64(materials.model)
         config = deepspeed_config(recipe, plan.batch, plan.stages)
         engine = zero = DeepspeedEngine(materials.model.to(device), device, config, recipe.parallel.timeout)
         scaler = zero.scaler

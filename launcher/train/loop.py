@@ -26,7 +26,7 @@ from launcher.plan.windows import Window
 from launcher.train.accumulation import LoadedWindow
 from launcher.train.compiled_gradient import hold_to_written
 from launcher.train.engines.base import Engine, Reductions
-from launcher.train.evaluation import MOST, evaluate
+from launcher.train.evaluation import MOST, means_over_ranks, sums_of_rank
 from launcher.train.job import Job
 from launcher.train.measurement import Measurement
 from launcher.train.memory import Halved, Memory, memory_of, told
@@ -35,7 +35,6 @@ from launcher.train.readout import Readout
 from launcher.train.saving import NoSaver, Saver
 from launcher.train.step_result import StepResult
 from launcher.train.stepping import Stepper
-from launcher.words import plural
 
 
 def train(
@@ -67,7 +66,7 @@ def train(
         NotKeptError: the state after the last update could not be kept.
         RequestError: the compiled model has another gradient than the model.
     """
-    memory = memory_of(job, halved or _unheard)
+    memory = memory_of(job, halved or _unheard, say or _unheard)
     saver = saver or NoSaver()
     readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
     unsaved: Window | None = None
@@ -103,10 +102,8 @@ def train(
             # What fits in training fits here; more might not, as the scores of large vocabularies weigh as much. The
             # window is the one that was taken, with the micro-batch that was left of it.
             batch = min(MOST, measurement.window.micro)
-            with told(f"an evaluation of {plural(batch, 'sample')} at a time", _CURE_OF_EVALUATION):
-                measurement.evaluation = evaluate(
-                    job.task, job.eval_data, job.engine, job.precision, job.progress, batch
-                )
+            sums = partial(sums_of_rank, job.task, job.eval_data, job.engine, job.precision, job.progress)
+            measurement.evaluation = means_over_ranks(job.engine, memory.evaluate(batch, sums))
             ended = perf_counter()  # an evaluation is no part of an update
         take(readout.add(measurement))
         if readout.stop:
@@ -130,8 +127,6 @@ class NotKeptError(RuntimeError):
 
 
 _CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parallel.engine=fsdp"
-
-_CURE_OF_EVALUATION = "Set a smaller batch.micro, which evaluations take too: the global batch stays"
 
 
 def _unheard(said: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from launcher.plan.fitting import FoundMicro, since_then
@@ -60,15 +61,25 @@ class Memory(Protocol):
         """
         ...
 
+    def evaluate(self, batch: int, own: Callable[[int], _T]) -> _T:
+        """Evaluate on this rank's part of the data, before the ranks put theirs together.
 
-def memory_of(job: Job, halved: Callable[[Halved], None]) -> Memory:
+        Args:
+            batch: samples at a time, or fewer.
+            own: does it, with so many at a time.
+        """
+        ...
+
+
+def memory_of(job: Job, halved: Callable[[Halved], None], say: Callable[[str], None]) -> Memory:
     """What the recipe of a job asks for.
 
     Args:
         job: this rank's job.
         halved: told when the micro-batch is halved, before the window is taken again; on every rank.
+        say: told of what else is halved, on every rank.
     """
-    return HalvesMicroBatch(job, halved) if job.plan.recipe.batch.halves else EndsRun(job)
+    return HalvesMicroBatch(job, halved, say) if job.plan.recipe.batch.halves else EndsRun(job)
 
 
 class EndsRun:
@@ -96,6 +107,18 @@ class EndsRun:
         with told(f"a micro-step of {plural(size, 'sample')}", cure):
             return loaded, micro_steps(loaded)
 
+    def evaluate(self, batch: int, own: Callable[[int], _T]) -> _T:
+        """Evaluate, or end.
+
+        Raises:
+            MemoryRanOutError: it does not fit.
+        """
+        cure = "Use shorter samples or a smaller model"
+        if batch > 1:
+            cure = "Set a smaller batch.micro, which evaluations take too: the global batch stays"
+        with told(f"an evaluation of {plural(batch, 'sample')} at a time", cure):
+            return own(batch)
+
 
 class HalvesMicroBatch:
     """Takes the same window again with half the micro-batch, on every rank, when memory ran out on any.
@@ -105,12 +128,15 @@ class HalvesMicroBatch:
     Args:
         job: this rank's job; its engine reduces after the last backward.
         halved: told when the micro-batch is halved.
+        say: told when the batch of evaluations is.
     """
 
-    def __init__(self, job: Job, halved: Callable[[Halved], None]) -> None:
+    def __init__(self, job: Job, halved: Callable[[Halved], None], say: Callable[[str], None]) -> None:
         self._job = job
         self._plan = job.plan
         self._halved = halved
+        self._say = say
+        self._evaluated: int | None = None  # samples at a time that evaluations were halved to
         self._buffers = KeptBuffers(job.engine.model)
 
     def take(self, loaded: LoadedWindow, micro_steps: Callable[[LoadedWindow], _T]) -> tuple[LoadedWindow, _T]:
@@ -119,17 +145,12 @@ class HalvesMicroBatch:
         Raises:
             NoMemoryError: not even one sample fits.
         """
-        engine, progress = self._job.engine, self._job.progress
+        engine = self._job.engine
         self._buffers.keep()
         before = RandomState.of(engine.device)
         while True:
-            done: list[_T] = []
-            try:
-                done.append(micro_steps(loaded))
-            except Exception as error:
-                if not ran_out(error):
-                    raise
-            progress.has_computed()
+            done = _tried(partial(micro_steps, loaded))
+            self._job.progress.has_computed()
             if not on_any_rank(engine, not done):
                 return loaded, done[0]
             failed = not done
@@ -138,6 +159,40 @@ class HalvesMicroBatch:
             loaded = self._in_halves(loaded.window, failed)
             self._buffers.restore()
             before.restore(engine.device)
+
+    def evaluate(self, batch: int, own: Callable[[int], _T]) -> _T:
+        """Evaluate, with half as many samples at a time from here on where memory ran out on any rank, until it fits.
+
+        Raises:
+            NoMemoryError: not even one sample fits.
+        """
+        engine = self._job.engine
+        size = min(batch, self._evaluated or batch)
+        self._buffers.keep()
+        before = RandomState.of(engine.device)
+        while True:
+            done = _tried(partial(own, size))
+            self._job.progress.has_evaluated()
+            if not on_any_rank(engine, not done):
+                return done[0]
+            done.clear()
+            let_go(engine.model, engine.device)
+            self._evaluated = self._half_evaluated(size)
+            size = self._evaluated
+            self._buffers.restore()
+            before.restore(engine.device)
+
+    def _half_evaluated(self, size: int) -> int:
+        if size == 1:
+            raise NoMemoryError(
+                "an evaluation does not fit with one sample at a time: nothing smaller can be tried. Use shorter "
+                "samples or a smaller model"
+            )
+        self._say(
+            f"an evaluation ran out of memory with {plural(size, 'sample')} at a time: from here on evaluations take "
+            f"{size // 2:,} at a time, and this one is made again"
+        )
+        return size // 2
 
     def _in_halves(self, window: Window, failed: bool) -> LoadedWindow:
         engine = self._job.engine
@@ -153,6 +208,16 @@ class HalvesMicroBatch:
         self._halved(Halved(self._plan, window, size, ranks))
         self._job.go_on(self._plan, window.update)
         return next(iter(self._job.windows))
+
+
+def _tried(run: Callable[[], _T]) -> list[_T]:
+    """What comes of it; nothing where memory ran out."""
+    try:
+        return [run()]
+    except Exception as error:
+        if not ran_out(error):
+            raise
+    return []
 
 
 @contextmanager

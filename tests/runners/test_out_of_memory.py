@@ -74,6 +74,25 @@ def test_failures_on_both_ranks_and_a_death_in_between(tmp_path: Path) -> None:
     assert result(tmp_path / "failed") == result(tmp_path / "never")
 
 
+@pytest.mark.fault(
+    Kind.VALUE,
+    "one of three ranks runs out of memory in an evaluation, which the others go through",
+    by="torch.OutOfMemoryError in the second batch of the evaluation after update 4",
+    outcome="all evaluate again, half as many samples at a time; training is as without the failure",
+)
+def test_one_of_three_ranks_fails_in_an_evaluation(tmp_path: Path) -> None:
+    both = (*HALVE, "launch.nproc_per_node=3", "task.entry=hungry.py:Evaluated", "eval.every=4")
+    said = run(tmp_path, "failed", *both, 'task.args.fails={"1": [2]}')
+    assert said.count("an evaluation ran out of memory with 8 samples at a time: from here on evaluations take 4 ") == 1
+    run(tmp_path, "never", *both)
+    failed, never = parameters(tmp_path / "failed"), parameters(tmp_path / "never")
+    assert all((failed[name] == value).all() for name, value in never.items() if name.startswith("layers"))
+    rows = [comparable_rows(tmp_path / run_id) for run_id in ("failed", "never")]
+    means = [[row["eval/loss"] for row in each if "eval/loss" in row] for each in rows]
+    assert len(means[0]) == 3
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+
+
 def test_without_halving_the_run_ends_with_the_cure(tmp_path: Path) -> None:
     said = run(tmp_path, "it", "batch.micro=8", 'task.args.fails={"1": [2]}', expected=3)
     assert "Rank 1 failed in update 1: MemoryRanOutError: memory ran out in a micro-step of 8 samples" in said

@@ -115,6 +115,25 @@ class Fails(torch.autograd.Function):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+class Evaluated(Hungry):
+    """Is evaluated on what it is trained on; what fails is calls of `evaluate`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.fails_evaluating, self.fails = self.fails, []
+        self.evaluations = 0
+
+    def eval_data(self) -> Any:
+        return self.data
+
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        self.evaluations += 1
+        if self.evaluations in self.fails_evaluating:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        inputs, targets = batch
+        return {"loss": (model(inputs) - targets).square().squeeze(1)}
+
+
 class Ragged(Hungry):
     """Samples of different lengths, of which those above `most` numbers in a micro-batch together do not fit."""
 

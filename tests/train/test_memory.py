@@ -9,6 +9,7 @@ import torch
 
 from launcher.plan.fitting import FoundMicro
 from launcher.plan.planner import with_found
+from launcher.train import loop
 from launcher.train.loop import train
 from launcher.train.memory import Halved
 from launcher.train.out_of_memory import MemoryRanOutError, NoMemoryError, ran_out
@@ -20,14 +21,14 @@ HALVE = {"global": 48, "micro": 8, "on_out_of_memory": "halve"}
 _CLOCKS = ("time/", "throughput/", "memory/")
 
 
-def trained(task: Hungry, *found: FoundMicro, batch: dict[str, Any] = HALVE, **sections: Any) -> Any:
+def trained(task: Hungry, *found: FoundMicro, batch: dict[str, Any] = HALVE, say: Any = None, **sections: Any) -> Any:
     """The state and the rows of a run, and what was halved; `found` is what an earlier launch has found."""
     job = job_of(task, batch, **sections)
     if found:
         job.go_on(with_found(job.plan, found), 0)
     rows: list[StepResult] = []
     halved: list[Halved] = []
-    train(job, rows.append, lambda update: None, halved=halved.append)
+    train(job, rows.append, lambda update: None, halved=halved.append, say=say)
     state = {key: value for key, value in state_of(job).items() if key != "optimizer"}
     optimizer = {key: str(value) for key, value in job.stepper.optimizer.state_dict()["state"].items()}
     logged = [{key: value for key, value in row.row().items() if not key.startswith(_CLOCKS)} for row in rows]
@@ -108,7 +109,7 @@ class Evaluated(Hungry):
 
     def evaluate(self, model: Any, batch: Any) -> Any:
         inputs, targets = batch
-        if len(inputs) > (self.most_evaluated or self.most):
+        if len(inputs) > (self.most if self.most_evaluated is None else self.most_evaluated):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return {"loss": (model(inputs) - targets).square().squeeze(1)}
 
@@ -128,6 +129,47 @@ def test_an_evaluation_that_does_not_fit_ends_with_the_cure() -> None:
         trained(task, batch={"global": 48, "micro": 8}, eval={"every": 2})
 
 
+class Drawing(Evaluated):
+    """Draws random numbers in evaluations, and counts these in a buffer."""
+
+    def evaluate(self, model: Any, batch: Any) -> Any:
+        model.passes += 1
+        torch.rand(1)
+        return super().evaluate(model, batch)
+
+
+def test_an_evaluation_that_does_not_fit_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is seen of it afterwards: training keeps its micro-batch, later evaluations begin with what was left."""
+    said: list[str] = []
+    task = Drawing(most=8, dropout=0.2)
+    task.most_evaluated = 3
+    state, halved = trained(task, eval={"every": 2}, say=said.append)
+    assert not halved
+    assert said == [
+        "an evaluation ran out of memory with 8 samples at a time: from here on evaluations take 4 at a time, and this "
+        "one is made again",
+        "an evaluation ran out of memory with 4 samples at a time: from here on evaluations take 2 at a time, and this "
+        "one is made again",
+    ]
+    assert ["eval/loss" in row for row in state[2]] == [False, True, False, True, True]
+    monkeypatch.setattr(loop, "MOST", 2)  # from the start
+    fitted, _ = trained(Drawing(most=8, dropout=0.2), eval={"every": 2})
+    assert state == fitted
+
+
+def test_an_evaluation_of_one_sample_that_does_not_fit_ends_the_run() -> None:
+    task = Evaluated(most=8)
+    task.most_evaluated = 0
+    with pytest.raises(NoMemoryError, match="an evaluation does not fit with one sample at a time"):
+        trained(task, eval={"every": 2})
+
+
+def test_an_exception_that_is_raised_from_itself_is_read_once() -> None:
+    error = ValueError("in my layer")
+    error.__cause__ = error
+    assert not ran_out(error)
+
+
 @pytest.mark.parametrize(
     ("error", "found"),
     [
@@ -143,9 +185,3 @@ def test_what_says_that_memory_ran_out(error: Exception, found: bool) -> None:
     wrapped = ValueError("in my layer")
     wrapped.__cause__ = error
     assert ran_out(wrapped) == found
-
-
-def test_an_error_that_is_raised_from_itself() -> None:
-    error = ValueError("in my layer")
-    error.__cause__ = error
-    assert not ran_out(error)

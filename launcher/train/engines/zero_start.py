@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from launcher.errors import Mistake, RequestError
 from launcher.train.engines.base import Reductions
 
 _REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor", "all_reduce_coalesced")
@@ -85,6 +86,23 @@ def _tensors(given: list[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(list(value))
+
+
+def refuse_float64(model: nn.Module) -> None:
+    """Refuse a model that DeepSpeed would train in fp32 without a word, or at stage 0 fail to reduce (0.19.8).
+
+    Args:
+        model: the model.
+
+    Raises:
+        RequestError: a parameter is in float64.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float64:
+            what = f"the parameter {name} is in float64, and DeepSpeed trains in fp32 at the most"
+            raise RequestError(
+                [Mistake("parallel.engine", what, "Return the model as .float(), or set parallel.engine=ddp")]
+            )
 
 
 def start_deepspeed(
