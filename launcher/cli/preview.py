@@ -12,7 +12,7 @@ from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import RENDEZVOUS_PORT, Meeting
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.address import own_address
-from launcher.runners.new_run import fresh_id
+from launcher.runners.new_run import fresh_id, refuse_no_name
 
 
 def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec | None:
@@ -21,6 +21,7 @@ def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = No
     if request.plan.topology.nodes > 1 and not launch.elastic:
         return None
     name = fresh_id(request.plan.recipe.name, datetime.now()) if run_id is None else run_id
+    refuse_no_name(name)
     run = RunDirectory((runs / name).absolute())
     meeting = Meeting(f"{own_address()}:{RENDEZVOUS_PORT}", name, launch.machines) if launch.elastic else None
     return build_launch(request.plan, run, request.machine, os.environ, meeting=meeting)

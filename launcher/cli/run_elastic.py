@@ -36,7 +36,7 @@ from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome, cut_short, machine_lost
 from launcher.runners.restarts import RestartBudget
-from launcher.runners.resume import as_it_fits, ending_on_record, go_on, has_changed, is_done, take_up
+from launcher.runners.resume import ending_on_record, go_on, has_changed, is_done, take_up, with_history
 from launcher.runners.rounds import Round
 from launcher.runners.supervise import Signals, listening, supervise
 from launcher.runners.together import LOOK, SharedRun, Together
@@ -145,6 +145,7 @@ class Launcher:
             if resumed:
                 update = go_on(run, plan, say) if taken_over else take_up(run, plan, fork=fork, say=say)
                 say(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
+                plan = with_history(plan, run)
             write_atomically(run.plan, plan.to_json() + "\n", lasting=True)
             try:
                 return self._rounds(update, taken_over=resumed)
@@ -275,7 +276,7 @@ class Launcher:
         return Ended(Outcome(RunStatus("interrupted", exit_code=ExitCode.INTERRUPTED)), plan)
 
     def _plan_for(self, round_: Round) -> Plan:
-        plan = as_it_fits(self._request.plan, self._run)
+        plan = with_history(self._request.plan, self._run)
         return plan_again(plan, plan.topology.with_nodes(len(round_.nodes)))
 
     def _spec_to_follow(self, round_: Round) -> LaunchSpec:

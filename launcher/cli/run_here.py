@@ -30,13 +30,13 @@ from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, 
 from launcher.runners.outcome import Outcome, cut_short, not_begun
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import (
-    as_it_fits,
     ending_on_record,
     go_on,
     has_changed,
     is_done,
     take_up,
     unfinished_run,
+    with_history,
 )
 from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
@@ -89,18 +89,18 @@ def run_here(request: Request, choice: RunChoice) -> int:
         if not resumed:
             begin_new(run)
         if resumed and not choice.fork:
-            plan = as_it_fits(plan, run)
-            request = replace(request, plan=plan)
+            plan = with_history(plan, run)
         announce(console, plan, run)
         with ending_on_record(run), kept_unless_begun(run, fork=resumed and choice.fork):
             if resumed:
                 update = take_up(run, plan, fork=choice.fork, say=console.print)
+                plan = with_history(plan, run)  # of a fork, from now on
                 console.print(f"resumed after update {update:,}" if update else "begun again: it has no checkpoint yet")
             else:
                 take_over(run)
                 update = 0
             began = monotonic()
-            outcome, display = _to_its_end(request, run, signals, console, update)
+            outcome, display = _to_its_end(replace(request, plan=plan), run, signals, console, update)
         conclude(console, plan, run, outcome, display, monotonic() - began)
     return outcome.exit_code
 
@@ -174,7 +174,7 @@ def effective_batch(plan: Plan) -> str:
     steps = least_or_most(batch.micro_steps)
     exactly = batch.micro * sum(batch.micro_steps) == batch.global_
     of = "of" if exactly else "of up to"
-    *before, _ = plan.stages
+    *before, _ = plan.ahead
     grown = f"from {before[0].global_:,} in {plural(len(before), 'stage')} to " if before else ""
     return f"{grown}{batch.global_:,} = {batch.world_size} × {steps} micro-steps {of} {batch.micro:,} samples"
 
@@ -183,7 +183,7 @@ def conclude(
     console: Console, plan: Plan, run: RunDirectory, outcome: Outcome, display: Display, seconds: float
 ) -> None:
     """Say how a run ended, and write its report."""
-    plan = as_it_fits(plan, run)  # what the workers have found by now
+    plan = with_history(plan, run)  # what the workers have found by now
     status = outcome.status
     console.file.flush()
     say_cause(outcome)

@@ -13,7 +13,7 @@ from launcher.recipe.schema import Recipe
 
 def deepspeed_json(plan: Plan) -> str:
     """The configuration file, which DeepSpeed's own tools can read."""
-    return json.dumps(deepspeed_config(plan.recipe, plan.batch, plan.stages), indent=2) + "\n"
+    return json.dumps(deepspeed_config(plan.recipe, plan.batch, plan.ahead), indent=2) + "\n"
 
 
 def refuse_missing_deepspeed(recipe: Recipe) -> None:

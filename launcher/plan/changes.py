@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from launcher.errors import Mistake, RequestError
@@ -30,6 +31,9 @@ _FREE = (
     "tracking",
 )
 
+# Files beside the recipe: a project may be moved, and is the same one in its new place.
+_FILES = ("task.entry", "script.path")
+
 # The gradient's norm is added up bucket by bucket.
 _FIXED_WHERE_EXACT = ("batch.micro", "parallel.bucket_mb", "launch.device")
 
@@ -41,9 +45,8 @@ def changes(begun: Plan, now: Plan) -> Iterator[Mistake]:
         begun: the plan that the run was begun with.
         now: the plan to go on with.
     """
-    was, is_ = ([stage.global_ for stage in plan.stages] for plan in (begun, now))
-    if was != is_ or begun.recipe.batch.schedule != now.recipe.batch.schedule:
-        yield _change("batch.global", _in_turn(was), _in_turn(is_))
+    if begun.batches != now.batches or begun.recipe.batch.schedule != now.recipe.batch.schedule:
+        yield _change("batch.global", _in_turn(begun.batches), _in_turn(now.batches))
     before, after = _leaves(begun), _leaves(now)
     exact = begun.recipe.train.exact_ranks is not None
     for key in {**before, **after}:
@@ -81,7 +84,7 @@ def recipe_mark(plan: Plan) -> str:
         if value != {} and (not _is_free(key) or (exact and key in _FIXED_WHERE_EXACT))
     }
     body = {
-        "global": [stage.global_ for stage in plan.stages],
+        "global": plan.batches,
         "schedule": plan.recipe.batch.model_dump(mode="json", exclude_defaults=True).get("schedule"),
         "recipe": fixed,
     }
@@ -101,7 +104,7 @@ def _in_turn(batches: list[int]) -> str:
 
 
 def _leaves(plan: Plan, *, defaults: bool = True) -> dict[str, Any]:
-    """Dotted key → value of a plan's recipe, with the keys that have their default or without."""
+    """Dotted key → value of a plan's recipe, with the keys that have their default or without; files by name alone."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:
@@ -109,7 +112,7 @@ def _leaves(plan: Plan, *, defaults: bool = True) -> dict[str, Any]:
             for name, below in value.items():
                 walk(below, f"{key}.{name}" if key else name)
         else:
-            found[key] = value
+            found[key] = Path(value).name if key in _FILES and value else value
 
     walk(plan.recipe.model_dump(by_alias=True, mode="json", exclude_defaults=not defaults), "")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
@@ -61,7 +60,7 @@ def plan_length(recipe: Recipe, schedule: Sequence[Stage], last: Windowing) -> L
 
     Args:
         recipe: the recipe.
-        schedule: the stages of its batch schedule.
+        schedule: the stages before the last.
         last: the windows from the end of the schedule on.
     """
     samples, train = recipe.data.samples, recipe.train
@@ -80,7 +79,7 @@ def updates_of_epochs(recipe: Recipe, schedule: Sequence[Stage], last: Windowing
 
     Args:
         recipe: the recipe.
-        schedule: the stages of its batch schedule.
+        schedule: the stages before the last.
         last: the windows from the end of the schedule on.
         epochs: how many.
     """
@@ -94,7 +93,7 @@ def _updates(train: TrainSection, schedule: Sequence[Stage], last: Windowing) ->
         return train.updates
     progress = Progress()
     for stage in schedule:
-        windowing = replace(last, global_batch=stage.global_batch)
+        windowing = stage.windowing(last)
         needed = _needed(train, windowing, progress)
         if needed < stage.updates:
             return progress.update + needed

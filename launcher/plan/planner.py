@@ -17,6 +17,7 @@ from launcher.plan.exact import ExactCost, exact_cost, refuse_too_many_ranks
 from launcher.plan.fitting import FoundMicro, unseen_limits
 from launcher.plan.learning_rate import LearningRatePlan, RateStage, in_updates
 from launcher.plan.length import LengthPlan, last_windowing, plan_length, updates_of_epochs
+from launcher.plan.past import after, up_to
 from launcher.plan.sharded import ShardedCost, refuse_copies_without_parts, sharded_cost
 from launcher.plan.stages import StagePlan, plan_stages, solve_schedule
 from launcher.plan.topology import Topology
@@ -59,6 +60,7 @@ class Plan(BaseModel):
         warnings: what will hurt, the worst first.
         found: micro-batches that the run has found by trying, in the order of the updates from which on they hold; the
             last one is that of `batch`.
+        past: the windows that the run had taken when it was forked to others: the first of its stages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +74,7 @@ class Plan(BaseModel):
     reduction: ReductionPlan | None
     warnings: tuple[str, ...]
     found: tuple[FoundMicro, ...] = ()
+    past: tuple[Stage, ...] = ()
 
     def windows(self, first_update: int = 0) -> Iterator[Window]:
         """The windows of the run from an update on; the length of the data must be known.
@@ -88,16 +91,38 @@ class Plan(BaseModel):
             world_size=self.topology.world_size,
             keep_tail=self.recipe.batch.tail == "keep",
             updates=self.length.updates,
-            schedule=[
-                Stage(stage.global_, following.first_update - stage.first_update)
-                for stage, following in pairwise(self.stages)
-            ],
+            schedule=self._schedule,
             first_update=first_update,
             virtual_ranks=self.recipe.train.exact_ranks,
         )
         if len(self.found) < 2:
             return windows
         return (replace(window, micro=self._micro_at(window.update)) for window in windows)
+
+    @property
+    def ahead(self) -> tuple[StagePlan, ...]:
+        """The stages that the recipe plans: all but those before a fork."""
+        return self.stages[len(self.past) :]
+
+    @property
+    def _schedule(self) -> list[Stage]:
+        """The stages before the last."""
+        keep_tail = self.recipe.batch.tail == "keep"
+        planned = [
+            Stage(stage.global_, following.first_update - stage.first_update, keep_tail)
+            for stage, following in pairwise(self.ahead)
+        ]
+        return [*self.past, *planned]
+
+    def made(self, updates: int) -> tuple[Stage, ...]:
+        """The windows of the first updates of the run, as a fork that begins after them keeps them."""
+        last = Stage(self.batch.global_, updates, self.recipe.batch.tail == "keep")
+        return tuple(up_to(updates, [*self._schedule, last]))
+
+    @property
+    def batches(self) -> list[int]:
+        """The global batches that the recipe gives the run, in order."""
+        return [*(stage.global_ for stage in self.recipe.batch.schedule), self.batch.global_]
 
     def _micro_at(self, update: int) -> int:
         """Samples per micro-step in an update (from 0): as many as in the launch that made it first."""
@@ -136,6 +161,7 @@ def make_plan(
     batchnorm: Sequence[str] = (),
     unread_task: bool = False,
     found: Sequence[FoundMicro] = (),
+    past: Sequence[Stage] = (),
 ) -> Plan:
     """Work a recipe out for the processes that it gets.
 
@@ -145,6 +171,7 @@ def make_plan(
         batchnorm: places where the task's code names BatchNorm layers, for the warnings.
         unread_task: whether only running the task's code would tell how it writes its losses, for the warnings.
         found: micro-batches that the run has found by trying.
+        past: the windows that the run had taken when it was forked to others.
 
     Raises:
         RequestError: a batch that cannot be, a run without a single update, or layers that the split does not suit.
@@ -154,13 +181,15 @@ def make_plan(
     refuse_copies_without_parts(recipe, topology)
     batch = solve_batch(recipe.batch, topology.world_size, virtual_ranks, found[-1].micro if found else None)
     last = last_windowing(recipe, batch.global_)
-    schedule = solve_schedule(recipe.batch, last)
+    made = sum(stage.updates for stage in past)
+    schedule = [*past, *after(made, solve_schedule(recipe.batch, last))]
     length = plan_length(recipe, schedule, last)
     stages = plan_stages(schedule, batch, recipe.lr_scaling, length.updates, virtual_ranks)
-    refuse_unequal_steps(recipe, batch, stages, length)
+    ahead = stages[len(past) :]  # what was before is done, whatever it was
+    refuse_unequal_steps(recipe, batch, ahead, length)
     if recipe.parallel.engine == "deepspeed":
         refuse_what_a_cpu_lacks(recipe, topology.device)
-        deepspeed_config(recipe, batch, stages)  # refuses what contradicts the recipe
+        deepspeed_config(recipe, batch, ahead)  # refuses what contradicts the recipe
     reduction = _reduction(recipe, topology, batch)
     shape = recipe.schedule
     of_epochs = partial(updates_of_epochs, recipe, schedule, last)
@@ -181,7 +210,7 @@ def make_plan(
     )
     warnings = [
         *compiler_warnings(recipe, topology.device),
-        *plan_warnings(recipe, batch, stages, length, rate, batchnorm, unread_task),
+        *plan_warnings(recipe, batch, ahead, length, rate, batchnorm, unread_task),
     ]
     return Plan(
         recipe=recipe,
@@ -193,6 +222,7 @@ def make_plan(
         reduction=reduction,
         warnings=(*warnings, *unseen_limits(recipe, topology.device)),
         found=tuple(found),
+        past=tuple(past),
     )
 
 
@@ -225,7 +255,13 @@ def plan_again(plan: Plan, topology: Topology) -> Plan:
     Raises:
         RequestError: the recipe cannot be planned for them.
     """
-    return make_plan(plan.recipe, topology, found=plan.found).model_copy(update={"warnings": plan.warnings})
+    again = make_plan(plan.recipe, topology, found=plan.found, past=plan.past)
+    return again.model_copy(update={"warnings": plan.warnings})
+
+
+def with_past(plan: Plan, past: Sequence[Stage]) -> Plan:
+    """The plan again, for a run that was forked after windows of other sizes."""
+    return plan_again(plan.model_copy(update={"past": tuple(past)}), plan.topology)
 
 
 def with_found(plan: Plan, found: Sequence[FoundMicro]) -> Plan:

@@ -61,7 +61,7 @@ def solve_schedule(section: BatchSection, last: Windowing) -> tuple[Stage, ...]:
         # One of the two is given: a rule of the recipe.
         updates = windows.updates_to_take(progress, stage.samples) if stage.samples else stage.updates or 0
         progress = windows.after(progress, updates)
-        stages.append(Stage(stage.global_, updates))
+        stages.append(Stage(stage.global_, updates, last.keep_tail))
     return tuple(stages)
 
 

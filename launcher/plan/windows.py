@@ -19,10 +19,21 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the batch schedule: so many windows of one size, before those of the next."""
+    """So many windows of one size, before those of the next: a part of the batch schedule, or of a run before a fork.
+
+    Attributes:
+        global_batch: samples of a window.
+        updates: how many windows.
+        keep_tail: whether an epoch's short last window is one of them.
+    """
 
     global_batch: int
     updates: int
+    keep_tail: bool
+
+    def windowing(self, last: Windowing) -> Windowing:
+        """Its windows, over the data of the last ones of the run."""
+        return replace(last, global_batch=self.global_batch, keep_tail=self.keep_tail)
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,7 @@ def _progress(last: Windowing, schedule: Sequence[Stage], first_update: int) -> 
     """How far a run is before `first_update` and before each update after it, without end."""
     progress = Progress()
     for stage in schedule:
-        windowing = replace(last, global_batch=stage.global_batch)
+        windowing = stage.windowing(last)
         end = progress.update + stage.updates
         progress = windowing.after(progress, max(0, min(first_update, end) - progress.update))
         while progress.update < end:

@@ -78,6 +78,11 @@ class RunDirectory:
         return self.path / ".fitting.json"
 
     @property
+    def past(self) -> Path:
+        """The windows that the run had taken when it was forked to others."""
+        return self.path / ".past.json"
+
+    @property
     def generation(self) -> Path:
         """The number of the last launch that took the run over."""
         return self.path / ".generation"

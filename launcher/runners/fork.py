@@ -71,7 +71,7 @@ def forget_if_begun(run: RunDirectory) -> None:
 
 
 def _files(run: RunDirectory) -> tuple[Path, ...]:
-    return (run.plan, run.recipe, run.data, run.fitting, run.wandb_id, run.status, run.forked)
+    return (run.plan, run.recipe, run.data, run.fitting, run.past, run.wandb_id, run.status, run.forked)
 
 
 def _keep(run: RunDirectory) -> None:

@@ -32,10 +32,7 @@ def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirector
     Raises:
         RunDirectoryUnusableError: the id is no name, or the folder cannot be made.
     """
-    if not _RUN_ID.fullmatch(run_id):
-        raise RunDirectoryUnusableError(
-            f"--run-id {run_id!r}: use up to 128 letters, digits, dots, dashes or underscores, a letter or digit first."
-        )
+    refuse_no_name(run_id)
     for attempt in count(1):
         path = runs / (run_id if attempt == 1 else f"{run_id}-{attempt}")
         try:
@@ -47,6 +44,18 @@ def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirector
         except OSError as error:
             raise RunDirectoryUnusableError(f"{path} cannot be made: {os.strerror(error.errno or 0)}.") from None
     return RunDirectory(path.absolute())
+
+
+def refuse_no_name(run_id: str) -> None:
+    """Refuse an id that is no name of a folder.
+
+    Raises:
+        RunDirectoryUnusableError: it is none.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise RunDirectoryUnusableError(
+            f"--run-id {run_id!r}: use up to 128 letters, digits, dots, dashes or underscores, a letter or digit first."
+        )
 
 
 def has_begun(run: RunDirectory) -> bool:
@@ -71,7 +80,7 @@ def begin_new(run: RunDirectory) -> None:
             f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
         )
     try:
-        for path in (run.identity, run.wandb_id, run.data, run.forked):
+        for path in (run.identity, run.wandb_id, run.data, run.past, run.forked):
             path.unlink(missing_ok=True)
         shutil.rmtree(run.before_fork, ignore_errors=True)
     except OSError as error:

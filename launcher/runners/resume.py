@@ -14,7 +14,9 @@ from pathlib import Path
 from launcher.errors import LauncherError, RequestError, RunDirectoryUnusableError
 from launcher.plan.changes import changes, recipe_mark, refuse_past_end
 from launcher.plan.fitting import Findings
-from launcher.plan.planner import Plan, with_found
+from launcher.plan.past import Past
+from launcher.plan.planner import Plan, with_found, with_past
+from launcher.plan.windows import Stage
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.generation import take_over
 from launcher.rundir.identity import NEW_WANDB_RUN, refuse_foreign, restore_identity
@@ -98,14 +100,16 @@ def take_up(run: RunDirectory, plan: Plan, *, fork: bool, say: Say) -> int:
     return update
 
 
-def as_it_fits(plan: Plan, run: RunDirectory) -> Plan:
-    """The plan with the micro-batch that the launches before have found, if they have.
+def with_history(plan: Plan, run: RunDirectory) -> Plan:
+    """The plan with what the launches before have come to: the micro-batch that fits, and the windows before a fork.
 
     Args:
         plan: the plan to go on with.
         run: the directory of the run.
     """
     found = Findings.read(run.fitting, plan.recipe)
+    past = Past.read(run.past).stages
+    plan = with_past(plan, past) if past else plan
     return with_found(plan, found) if found else plan
 
 
@@ -138,11 +142,13 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
     forget_if_begun(run)
     checkpoints = Checkpoints(run, say)
     checkpoint = checkpoints.newest()
+    if fork:
+        _keep_past(run, plan, checkpoint.update if checkpoint else 0)
     if checkpoint:
         refuse_foreign(run, checkpoint)
         if not fork:
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
-        refuse_past_end(plan, checkpoint.update)
+        refuse_past_end(with_history(plan, run), checkpoint.update)
         restore_identity(run, checkpoint)
         checkpoints.leave_behind(checkpoint)
     update = checkpoint.update if checkpoint else 0
@@ -150,6 +156,22 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
     return checkpoint
+
+
+def _keep_past(run: RunDirectory, plan: Plan, update: int) -> None:
+    """Let a fork to windows of other sizes begin with the next sample, and not where such windows would have led."""
+    past: tuple[Stage, ...] = ()
+    with suppress(OSError, ValueError):  # where it cannot be read, the samples of the checkpoint tell
+        begun = Plan.model_validate_json(run.plan.read_bytes())
+        if begun.past or _windows(begun) != _windows(plan):
+            past = begun.made(update)
+    write_atomically(run.past, Past(stages=past).to_json() + "\n", lasting=True)
+
+
+def _windows(plan: Plan) -> object:
+    """What decides how many samples each window of a run has."""
+    batch = plan.recipe.batch
+    return plan.batches, batch.schedule, batch.tail
 
 
 def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
@@ -162,20 +184,18 @@ def has_changed(run: RunDirectory, plan: Plan, *, fork: bool) -> bool:
 
     Raises:
         RequestError: the recipe has changed, with each change.
-        RunDirectoryUnusableError: the plan that the run was begun with cannot be read.
+        RunDirectoryUnusableError: the plan that the run was begun with cannot be read, and no checkpoint tells of it.
         NoCheckpointError: it has lost its plan, and there are checkpoints of which none can be used.
     """
     try:
         begun = Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        checkpoint = Checkpoints(run, _to_nobody).look()
-        if checkpoint is None or (tells_recipe(checkpoint) and is_of_recipe(run, checkpoint, recipe_mark(plan))):
-            return False  # it ended before its plan was written, or has lost it
-        return _cannot_be_compared(f"{run.plan} is missing", fork)
+        return _as_checkpoint_tells(run, plan, f"{run.plan} is missing", fork)
     except OSError as error:
         raise RunDirectoryUnusableError(f"{run.plan} cannot be read now: {error.strerror}. Try again.") from None
     except ValueError:
-        return _cannot_be_compared(f"{run.plan} is damaged, or was written by another version of launcher", fork)
+        why = f"{run.plan} is damaged, or was written by another version of launcher"
+        return _as_checkpoint_tells(run, plan, why, fork)
     found = list(changes(begun, plan))
     if found and not fork:
         raise RequestError(found)
@@ -186,7 +206,11 @@ def _to_nobody(sentence: str) -> None:
     """What is wrong with a checkpoint is said when the run is taken up."""
 
 
-def _cannot_be_compared(why: str, fork: bool) -> bool:
+def _as_checkpoint_tells(run: RunDirectory, plan: Plan, why: str, fork: bool) -> bool:
+    """The same of a run whose plan cannot be compared: it has lost it, or ended before it was written."""
+    checkpoint = Checkpoints(run, _to_nobody).look()
+    if checkpoint is None or (tells_recipe(checkpoint) and is_of_recipe(run, checkpoint, recipe_mark(plan))):
+        return False
     if fork:
         return True
     raise RunDirectoryUnusableError(

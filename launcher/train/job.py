@@ -146,7 +146,7 @@ def build_job(
     scaler: torch.amp.GradScaler | None = None
     if recipe.parallel.engine == "deepspeed":
         refuse_float64(materials.model)
-        config = deepspeed_config(recipe, plan.batch, plan.stages)
+        config = deepspeed_config(recipe, plan.batch, plan.ahead)
         engine = zero = DeepspeedEngine(materials.model.to(device), device, config, recipe.parallel.timeout)
         scaler = zero.scaler
     else:

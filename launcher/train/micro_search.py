@@ -45,7 +45,7 @@ def find_micro(job: Job, data: SampleSource, first_update: int, say: Say) -> Fou
     """
     began = monotonic()
     world_size = job.engine.world_size
-    most = max(stage.global_ for stage in job.plan.stages)
+    most = max(stage.global_ for stage in job.plan.ahead)
     kept = KeptTraining(job.engine.model, job.stepper.optimizer, job.engine.device)
     tries = _Tries(job, data, _Patience(say).tell)
     try:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from launcher.plan.fitting import Findings
-from launcher.plan.planner import Plan, with_facts, with_found
+from launcher.plan.past import Past
+from launcher.plan.planner import Plan, with_facts, with_found, with_past
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.train.engines.process_group import gather, process_group
@@ -72,8 +73,9 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation
 
 
 def _with_what_was_found(plan: Plan, run: RunDirectory, tell: Gather) -> Plan:
-    """The plan with the micro-batch that fits, as rank 0 reads that launches before have found it."""
-    found, *_ = tell(Findings.read(run.fitting, plan.recipe))
+    """The plan with the micro-batch that fits, and the windows before a fork, as rank 0 reads of launches before."""
+    (found, past), *_ = tell((Findings.read(run.fitting, plan.recipe), Past.read(run.past).stages))
+    plan = with_past(plan, past) if past else plan
     return with_found(plan, found) if found else plan
 
 

@@ -69,6 +69,7 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
         raise RequestError(
             [Mistake("task", f"the run was begun on {was} samples, and the data has {now}", "Give it the same data")]
         )
+    _refuse_other_windows(numbers, job)
     try:
         job.engine.load_model_state(KeptTensors(folder, MODEL, numbers[MODEL]))
     except OtherModelError as other:
@@ -84,6 +85,15 @@ def load_checkpoint(checkpoint: Checkpoint, job: Job, say: Say) -> None:
     else:
         seed_everything(job.plan.recipe.train.seed + numbers["update"], job.engine.rank)
     job.guard.before_keeping(numbers["update"])
+
+
+def _refuse_other_windows(numbers: Numbers, job: Job) -> None:
+    """No sample is to be skipped or taken twice because the windows of a run are not those that it had."""
+    update, seen = numbers["update"], numbers["samples_seen"]
+    planned = next(job.plan.windows(update - 1)).samples_seen
+    if planned != seen:
+        wrong = f"the run has taken {seen:,} samples in {update:,} updates, which in this recipe are {planned:,}"
+        raise RequestError([Mistake("batch", wrong, "Set the batch, its schedule and its tail back")])
 
 
 def _load_optimizer(kept: KeptTensors, numbers: Numbers, job: Job, say: Say) -> None:

@@ -109,6 +109,36 @@ def test_a_run_that_has_lost_its_plan_is_known_by_its_checkpoint(tmp_path: Path)
     assert wandb_id_of(run)
 
 
+def test_a_run_whose_plan_is_damaged_is_known_by_its_checkpoint(tmp_path: Path) -> None:
+    """Or was written by a later version, which has keys that this one does not know."""
+    first, other = (request_of(f"optimizer.lr={rate}").plan for rate in (0.01, 0.02))
+    run = begun(tmp_path / "it", first)
+    run.plan.write_text(first.to_json().replace('"recipe"', '"recipes"', 1))
+    assert not has_changed(run, first, fork=False)
+    with pytest.raises(RunDirectoryUnusableError, match=r"plan\.json is damaged, or was written by another version"):
+        has_changed(run, other, fork=False)
+    assert has_changed(run, other, fork=True)
+
+
+def test_a_project_that_was_moved_is_the_same_one(tmp_path: Path) -> None:
+    recipe = request_of().plan.recipe
+    assert recipe.task is not None
+    file = Path(recipe.task.entry.rpartition(":")[0])
+    moved, renamed = (
+        recipe.task.model_copy(update={"entry": f"{entry}:Mortal"})
+        for entry in (tmp_path / file.name, file.with_name("other.py"))
+    )
+    run = begun(tmp_path / "it", request_of().plan)
+    plan = request_of().plan
+    there = plan.model_copy(update={"recipe": recipe.model_copy(update={"task": moved})})
+    assert not has_changed(run, there, fork=False)
+    assert take_up(run, there, fork=False, say=print) == 4
+    with pytest.raises(
+        RequestError, match=r"task\.entry: the run was begun with mortal.py:Mortal, not other.py:Mortal"
+    ):
+        has_changed(run, plan.model_copy(update={"recipe": recipe.model_copy(update={"task": renamed})}), fork=False)
+
+
 def test_a_plan_that_cannot_be_read_now_is_not_taken_for_none(tmp_path: Path) -> None:
     plan = request_of().plan
     run = begun(tmp_path / "it", plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -
     Kind.REQUEST,
     "the recipe has changed at a resume",
     by="another rate and batch",
-    outcome="refused with each difference; by --fork it goes on",
+    outcome="refused with each difference; by --fork it goes on with the next sample",
 )
 @pytest.mark.long
 def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
@@ -201,7 +202,18 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None
     )
     assert "batch.global: the run was begun with 22, not 24." in said
     assert (tmp_path / "it" / "metrics.jsonl").read_bytes() == before
-    run(tmp_path, "it", *changed, "--fork")
+    run(tmp_path, "it", *changed, "--fork", env={"KILL": "0:10"}, expected=3)
+    past = tmp_path / "it" / ".past.json"
+    kept = past.read_bytes()
+    past.write_text("{}")
+    _, said = run(tmp_path, "it", *changed, expected=2)
+    assert "batch: the run has taken 88 samples in 4 updates, which in this recipe are 96." in said
+    past.write_bytes(kept)
+    out, _ = run(tmp_path, "it", *changed)
+    assert "resumed after update 4" in out
+    taken = [row["batch/global_samples"] for row in rows(tmp_path, "it")]
+    assert taken[:6] == [22] * 4 + [24] * 2
+    assert [row["train/samples_seen"] for row in rows(tmp_path, "it")] == list(accumulate(taken))
 
 
 @pytest.mark.fault(
