@@ -110,8 +110,10 @@ def machine_lost(outcome: Outcome, lost: Sequence[str], run: RunDirectory) -> Ou
 
 def _stopped(run: RunDirectory, update: int, samples_seen: int) -> Outcome:
     """A run that was stopped can go on where it has any checkpoint, though updates may have to be made again."""
-    if newest_update(run):
-        return Outcome(RunStatus("preempted", update, samples_seen, ExitCode.REQUEUE))
+    kept = newest_update(run)
+    if kept:
+        # The row of the last update may be missing: of one whose evaluation is to be made when the run goes on.
+        return Outcome(RunStatus("preempted", max(update, kept), samples_seen, ExitCode.REQUEUE))
     return Outcome(RunStatus("interrupted", update, samples_seen, ExitCode.INTERRUPTED))
 
 

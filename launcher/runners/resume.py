@@ -24,6 +24,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.lineage import is_of_recipe, note_fork, refuse_other_recipe, tells_recipe
 from launcher.rundir.rows import cut_rows
 from launcher.rundir.status import RunStatus
+from launcher.rundir.unlogged import last_logged
 from launcher.runners.fork import forget_if_begun
 
 Say = Callable[[str], None]
@@ -151,8 +152,7 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
         refuse_past_end(with_history(plan, run), checkpoint.update)
         restore_identity(run, checkpoint)
         checkpoints.leave_behind(checkpoint)
-    update = checkpoint.update if checkpoint else 0
-    cut_rows(run.metrics, update, say)
+    cut_rows(run.metrics, last_logged(checkpoint) if checkpoint else 0, say)
     for left in (run.failures, run.heartbeats):
         shutil.rmtree(left, ignore_errors=True)
     return checkpoint

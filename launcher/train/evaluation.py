@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any, TypeAlias
 
@@ -10,24 +12,21 @@ import torch
 from torch import Tensor
 
 from launcher.train.engines.base import Engine
+from launcher.train.kept_state import KeptBuffers, RandomState
 from launcher.train.loader import to_device
+from launcher.train.out_of_memory import on_any_rank
 from launcher.train.progress import Progress
 from launcher.train.samples import KeyedBatches, Wanted
 from launcher.train.task import Measured, SampleSource, Task
 
 MOST = 256  # samples per forward pass, which are enough to keep a GPU busy
 Sum: TypeAlias = tuple[float, float]  # Σ value·weight and Σ weight
+Sums: TypeAlias = dict[str, Sum]  # by the name of the measurement
 NOTHING: Sum = (0.0, 0.0)
 
 
-def evaluate(
-    task: Task,
-    data: SampleSource,
-    engine: Engine,
-    precision: AbstractContextManager[Any],
-    progress: Progress | None = None,
-    batch: int = MOST,
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class Evaluation:
     """The mean of each of the task's measurements over every sample of the evaluation data.
 
     Where a measurement has weights it is Σ value·weight / Σ weight, over all samples of all ranks, never a mean of the
@@ -35,54 +34,86 @@ def evaluate(
 
     The ranks take contiguous parts of equal size, or one sample more: no sample is padded or counted twice.
 
-    Args:
+    Attributes:
         task: the task, for its `evaluate` and `collate`.
         data: the evaluation data.
         engine: the engine; all its ranks must evaluate.
         precision: the context that a forward pass runs in.
-        progress: is told of each batch; None tells nobody.
-        batch: samples per forward pass.
-
-    Raises:
-        ValueError: the task returns something else than numbers for each sample, or weights of another shape.
+        progress: is told of each batch.
+        should_stop: whether this rank was asked to stop, which is asked before each batch.
     """
-    return means_over_ranks(engine, sums_of_rank(task, data, engine, precision, progress, batch))
 
+    task: Task
+    data: SampleSource
+    engine: Engine
+    precision: AbstractContextManager[Any]
+    progress: Progress = field(default_factory=Progress)
+    should_stop: Callable[[], bool] = lambda: False
 
-def sums_of_rank(
-    task: Task,
-    data: SampleSource,
-    engine: Engine,
-    precision: AbstractContextManager[Any],
-    progress: Progress | None = None,
-    batch: int = MOST,
-) -> dict[str, Sum]:
-    """This rank's part of what `evaluate` gives, from the same arguments; all ranks must ask, for its buffers."""
-    progress = progress or Progress()
-    engine.share_buffers()
-    model, move = engine.model, to_device(engine.device)
-    batches = KeyedBatches(task, data, seed=0)  # with the same random numbers each time, and none of the training's
-    sums: dict[str, Sum] = {}
-    trained = [module for module in model.modules() if module.training]  # not all: a part that is frozen may be at rest
-    model.eval()
-    low, high = (len(data) * rank // engine.world_size for rank in (engine.rank, engine.rank + 1))
-    most = -(-len(data) // engine.world_size)  # samples of the rank that has the most
-    try:
-        with torch.no_grad(), precision:
-            for first in range(low, low + most if engine.equal_steps else high, batch):
-                progress.evaluates()
-                own = range(first, min(first + batch, high))
-                samples = own or range(1)  # what a rank without samples of its own takes part with
-                (collated,) = batches.here([Wanted(0, samples)])
-                found = engine.forward_only(partial(task.evaluate, batch=move(collated)))
-                for name, measured in found.items() if own else ():
-                    part = _weighted_sum(name, measured, len(own))
-                    sums[name] = _added(sums.get(name, NOTHING), part)
-    finally:
-        for module in trained:
-            module.training = True
-    progress.has_evaluated()
-    return sums
+    def of_rank(self, batch: int = MOST) -> Sums | None:
+        """This rank's part, which `means` puts together; None if it was asked to stop, and left no trace.
+
+        Args:
+            batch: samples per forward pass.
+
+        Raises:
+            ValueError: the task returns something else than numbers for each sample, or weights of another shape.
+        """
+        engine, model = self.engine, self.engine.model
+        engine.share_buffers()
+        buffers, random = KeptBuffers(model), RandomState.of(engine.device)
+        buffers.keep()
+        trained = [module for module in model.modules() if module.training]  # a part that is frozen may be at rest
+        model.eval()
+        try:
+            with torch.no_grad(), self.precision:
+                sums = self._sums(batch)
+        finally:
+            for module in trained:
+                module.training = True
+            self.progress.has_evaluated()
+        if sums is None:
+            buffers.restore()
+            random.restore(engine.device)
+        return sums
+
+    def _sums(self, batch: int) -> Sums | None:
+        engine, move = self.engine, to_device(self.engine.device)
+        batches = KeyedBatches(self.task, self.data, seed=0)  # the same random numbers each time, not the training's
+        low, high = (len(self.data) * rank // engine.world_size for rank in (engine.rank, engine.rank + 1))
+        most = -(-len(self.data) // engine.world_size)  # samples of the rank that has the most
+        sums: Sums = {}
+        for first in range(low, low + most if engine.equal_steps else high, batch):
+            if self._is_to_be_left():
+                return None
+            self.progress.evaluates()
+            own = range(first, min(first + batch, high))
+            samples = own or range(1)  # what a rank without samples of its own takes part with
+            (collated,) = batches.here([Wanted(0, samples)])
+            found = engine.forward_only(partial(self.task.evaluate, batch=move(collated)))
+            for name, measured in found.items() if own else ():
+                part = _weighted_sum(name, measured, len(own))
+                sums[name] = _added(sums.get(name, NOTHING), part)
+        return sums
+
+    def _is_to_be_left(self) -> bool:
+        """Ranks that go through every batch together leave together."""
+        asked = self.should_stop()
+        return on_any_rank(self.engine, asked) if self.engine.equal_steps else asked
+
+    def means(self, own: Sums | None) -> dict[str, float] | None:
+        """The means of what all ranks have found; None if any was asked to stop.
+
+        Args:
+            own: what this one has found.
+        """
+        of_ranks = self.engine.gather(own)
+        found = [sums for sums in of_ranks if sums is not None]
+        if len(found) < len(of_ranks):
+            return None
+        names = dict.fromkeys(name for sums in found for name in sums)
+        totals = {name: reduce(_added, (sums.get(name, NOTHING) for sums in found)) for name in names}
+        return {name: total / weight for name, (total, weight) in totals.items() if weight}
 
 
 def _weighted_sum(name: str, measured: Measured, samples: int) -> Sum:
@@ -107,16 +138,3 @@ def _weighted_sum(name: str, measured: Measured, samples: int) -> Sum:
 
 def _added(one: Sum, other: Sum) -> Sum:
     return one[0] + other[0], one[1] + other[1]
-
-
-def means_over_ranks(engine: Engine, own: dict[str, Sum]) -> dict[str, float]:
-    """The means of what all ranks have found.
-
-    Args:
-        engine: all its ranks must ask.
-        own: what this one has found.
-    """
-    of_ranks = engine.gather(own)
-    names = dict.fromkeys(name for sums in of_ranks for name in sums)
-    totals = {name: reduce(_added, (sums.get(name, NOTHING) for sums in of_ranks)) for name in names}
-    return {name: total / weight for name, (total, weight) in totals.items() if weight}

@@ -7,14 +7,14 @@ for each window of the plan:
     (where memory ran out: again with half the micro-batch, if the recipe says so)
     clip the reduced gradient, step, clear the gradients
     compare the parameters of the ranks, if due
-    evaluate, if due
+    evaluate, if due (and if it is asked to stop meanwhile: keep the state, and evaluate when the run goes on)
     log earlier updates, whose numbers have arrived
     keep the state, if due
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
 
@@ -23,18 +23,22 @@ from torch import Tensor
 
 from launcher.plan.planner import Plan
 from launcher.plan.windows import Window
+from launcher.rundir.rows import STEP
 from launcher.train.accumulation import LoadedWindow
 from launcher.train.compiled_gradient import hold_to_written
 from launcher.train.engines.base import Engine, Reductions
-from launcher.train.evaluation import MOST, means_over_ranks, sums_of_rank
+from launcher.train.evaluation import MOST, Evaluation
 from launcher.train.job import Job
 from launcher.train.measurement import Measurement
 from launcher.train.memory import Halved, Memory, memory_of, told
 from launcher.train.noise_scale import parts_of, weighted_squares
 from launcher.train.readout import Readout
 from launcher.train.saving import NoSaver, Saver
-from launcher.train.step_result import StepResult
+from launcher.train.step_result import StepResult, named
 from launcher.train.stepping import Stepper
+from launcher.train.task import SampleSource
+
+Say = Callable[[str], None]
 
 
 def train(
@@ -43,7 +47,7 @@ def train(
     started: Callable[[int], None],
     saver: Saver | None = None,
     halved: Callable[[Halved], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> bool:
     """Run the updates of a job.
 
@@ -67,6 +71,7 @@ def train(
         RequestError: the compiled model has another gradient than the model.
     """
     memory = memory_of(job, halved or _unheard, say or _unheard)
+    keeps = saver is not None
     saver = saver or NoSaver()
     readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
     unsaved: Window | None = None
@@ -77,12 +82,12 @@ def train(
             log(result)
             job.finite.after(result)
 
-    def keep(window: Window) -> None:
+    def keep(window: Window, unlogged: StepResult | None = None) -> None:
         take(readout.flush())
         apart = job.engine.gather if job.engine.shards > 1 else None
         job.finite.before_keeping(job.engine.model, window.update + 1, apart)
         job.guard.before_keeping(window.update + 1)
-        saver.save(window)
+        saver.save(window, unlogged.row() if unlogged else None)
 
     ended = perf_counter()
     for loaded, waited in _waited_for(job):
@@ -99,11 +104,16 @@ def train(
         measurement.seconds = perf_counter() - ended
         ended = perf_counter()
         if evaluation_due(job.plan, window) and job.eval_data is not None:
-            # What fits in training fits here; more might not, as the scores of large vocabularies weigh as much. The
-            # window is the one that was taken, with the micro-batch that was left of it.
-            batch = min(MOST, measurement.window.micro)
-            sums = partial(sums_of_rank, job.task, job.eval_data, job.engine, job.precision, job.progress)
-            measurement.evaluation = means_over_ranks(job.engine, memory.evaluate(batch, sums))
+            evaluation = _evaluated(job, job.eval_data, memory, measurement.window)  # the window as it was taken
+            if evaluation is None:
+                *before, last = [*readout.add(measurement), *readout.flush()]
+                take(before)
+                job.finite.after(last)
+                keep(window, last)
+                if not (saver.finish() and keeps):  # the row is all that there is of it
+                    log(last)
+                return False
+            measurement.evaluation = evaluation
             ended = perf_counter()  # an evaluation is no part of an update
         take(readout.add(measurement))
         if readout.stop:
@@ -122,6 +132,28 @@ def train(
     return not readout.stop
 
 
+def catch_up(job: Job, row: Mapping[str, float], log: Callable[[Mapping[str, float]], None], say: Say) -> bool:
+    """Evaluate after the update that a run goes on after, and log its row, where a launch before was stopped meanwhile.
+
+    Args:
+        job: this rank's job, with the state after the update.
+        row: of the update, without the evaluation.
+        log: takes it, with the evaluation, on every rank.
+        say: takes what the user should read, on every rank.
+
+    Returns:
+        Whether it was done; False if a rank was asked to stop.
+    """
+    window = next(job.plan.windows(int(row[STEP]) - 1))
+    evaluation: Mapping[str, float] | None = {}
+    if evaluation_due(job.plan, window) and job.eval_data is not None:  # not so in a fork, perhaps
+        evaluation = _evaluated(job, job.eval_data, memory_of(job, _unheard, say), window)
+    if evaluation is None:
+        return False
+    log({**row, **named(evaluation)})
+    return True
+
+
 class NotKeptError(RuntimeError):
     """All updates were made, and what came of the last ones is lost: the run is not done."""
 
@@ -131,6 +163,15 @@ _CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parall
 
 def _unheard(said: object) -> None:
     """Where nobody keeps it."""
+
+
+def _evaluated(job: Job, data: SampleSource, memory: Memory, window: Window) -> Mapping[str, float] | None:
+    """The evaluation after a window; None if a rank was asked to stop.
+
+    What fits in training fits here; more might not, as the scores of large vocabularies weigh as much.
+    """
+    evaluation = Evaluation(job.task, data, job.engine, job.precision, job.progress, job.should_stop)
+    return evaluation.means(memory.evaluate(min(MOST, window.micro), evaluation.of_rank))
 
 
 def _update(job: Job, memory: Memory, loaded: LoadedWindow) -> Measurement:

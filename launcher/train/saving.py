@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from launcher.plan.windows import Window
@@ -18,8 +19,13 @@ class Saver(Protocol):
         """Whether the state is to be kept after an update (from 1); the same on every rank."""
         ...
 
-    def save(self, window: Window) -> None:
-        """Keep the state after the update of a window; every rank must do so after the same update."""
+    def save(self, window: Window, unlogged: Mapping[str, float] | None = None) -> None:
+        """Keep the state after the update of a window; every rank must do so after the same update.
+
+        Args:
+            window: the window.
+            unlogged: the update's row, if it is not logged yet; it is kept too.
+        """
         ...
 
     def finish(self) -> bool:
@@ -38,7 +44,7 @@ class NoSaver:
         """Never."""
         return False
 
-    def save(self, window: Window) -> None:
+    def save(self, window: Window, unlogged: Mapping[str, float] | None = None) -> None:
         """Nothing is kept."""
 
     def finish(self) -> bool:

@@ -76,6 +76,11 @@ class StepResult:
             "time/update": self.seconds,
             "time/data": self.data_seconds,
             "memory/peak_bytes": self.peak_bytes,
-            **{f"eval/{name}": value for name, value in self.evaluation.items()},
+            **named(self.evaluation),
         }
         return {name: value for name, value in row.items() if value is not None}
+
+
+def named(evaluation: Mapping[str, float]) -> dict[str, float]:
+    """The measurements of an evaluation by the names of their metrics."""
+    return {f"eval/{name}": value for name, value in evaluation.items()}

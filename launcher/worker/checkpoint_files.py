@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -29,12 +29,14 @@ class Captured:
         model: the model: whole, for rank 0 to write, or this rank's parts of it.
         optimizer: what the optimizer remembers, in the same way.
         numbers: all else that the ranks hold alike.
+        unlogged: the row of the update, if it is not logged yet.
     """
 
     update: int
     model: Tensors | Parts
     optimizer: Tensors | Parts
     numbers: Numbers
+    unlogged: Mapping[str, float] | None = None
 
     @property
     def in_parts(self) -> bool:

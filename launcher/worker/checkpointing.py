@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from launcher.rundir.identity import marks_of
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lineage import RECIPE
 from launcher.rundir.manifest import FileFacts
+from launcher.rundir.unlogged import mark_of
 from launcher.train.engines.process_group import gather_beside
 from launcher.train.host_copy import HostCopy
 from launcher.train.job import Job
@@ -75,10 +76,14 @@ class RunSaver:
         """Whether the recipe asks for a checkpoint after an update."""
         return self._settings.every is not None and update % self._settings.every == 0
 
-    def save(self, window: Window) -> None:
+    def save(self, window: Window, unlogged: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint; on every rank after the same update.
 
         In the background that is a copy of the state, which is written while the training goes on.
+
+        Args:
+            window: that of the update.
+            unlogged: the row of the update, if it is not logged yet.
 
         Raises:
             StaleWriterError: a later launch has taken the run over.
@@ -93,7 +98,7 @@ class RunSaver:
         folder, own = Path(begun), randomness(engine.device)
         reports = self._all(self._writer.submit(attempt, lambda: self._write_own(folder, own)))
         self._saved_at = monotonic()
-        captured = self._captured(window)
+        captured = self._captured(window, unlogged)
         if self._settings.background:
             self._under_way = self._go_on_beside(folder, captured, reports)
             return
@@ -177,13 +182,14 @@ class RunSaver:
         for report in reports:
             files |= report
         sync_file(self._run.metrics)  # or a power loss could leave the checkpoint, and not the rows before it
-        self._store.commit(folder, captured.update, files, {**marks_of(self._run), RECIPE: self._recipe})
+        marks = {**marks_of(self._run), RECIPE: self._recipe, **mark_of(captured.unlogged)}
+        self._store.commit(folder, captured.update, files, marks)
 
     def _write_own(self, folder: Path, own: Numbers) -> dict[str, FileFacts]:
         name = of_rank(self._job.engine.rank)
         return {name: write_numbers(folder / name, own)}
 
-    def _captured(self, window: Window) -> Captured:
+    def _captured(self, window: Window, unlogged: Mapping[str, float] | None) -> Captured:
         job = self._job
         numbers = {
             "update": window.update + 1,
@@ -196,7 +202,7 @@ class RunSaver:
             KIND: job.optimizer_kind,
         }
         optimizer = job.engine.optimizer_state(job.stepper.optimizer)
-        return Captured(window.update + 1, job.engine.model_state(), optimizer, numbers)
+        return Captured(window.update + 1, job.engine.model_state(), optimizer, numbers, unlogged)
 
     def _warn(self, update: int, failed: Failed) -> None:
         if self._job.engine.rank == 0:

@@ -13,11 +13,12 @@ from launcher.rundir.identity import refuse_foreign, restore_identity
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lineage import refuse_other_recipe
 from launcher.rundir.rows import cut_rows
+from launcher.rundir.unlogged import last_logged, unlogged_row
 from launcher.trackers.base import Composite, Tracker
 from launcher.trackers.jsonl import JsonlTracker
 from launcher.trackers.wandb import make_wandb_tracker
 from launcher.train.job import Materials, build_job
-from launcher.train.loop import train
+from launcher.train.loop import catch_up, train
 from launcher.train.step_result import StepResult
 from launcher.worker.checkpointing import RunSaver, refuse_what_cannot_be_kept
 from launcher.worker.dist_env import DistEnv
@@ -68,7 +69,8 @@ def run_training(
             generation.check()  # to verify a checkpoint may have taken long
             if checkpoint:
                 restore_identity(run, checkpoint)
-            cut_rows(run.metrics, first_update, print)  # a pasted dry run has no launcher that does
+            logged = last_logged(checkpoint) if checkpoint else 0
+            cut_rows(run.metrics, logged, print)  # a pasted dry run has no launcher that does
         resumed = checkpoint is not None
         hold_to_data(run, plan, ready.materials, env.rank, ready.gather, resumed=resumed)
         if plan.recipe.checkpoint.wanted:
@@ -93,10 +95,12 @@ def run_training(
             if env.rank == 0:
                 print(sentence)
 
+        unlogged = unlogged_row(checkpoint) if checkpoint else None
         finished = False
         try:
             stop.listen()  # from here on a signal ends the run at an update; until here, at once
-            finished = train(job, log, begins, saver, keeper(env.rank, run, generation), say)
+            if unlogged is None or catch_up(job, unlogged, trackers.log, say):
+                finished = train(job, log, begins, saver, keeper(env.rank, run, generation), say)
         finally:
             heart.progress.ends()
             trackers.finish(finished)

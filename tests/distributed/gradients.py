@@ -28,11 +28,11 @@ from launcher.recipe.schema import Backward, MultitaskSection
 from launcher.train.accumulation import Accumulation, LoadedWindow, MicroBatchData
 from launcher.train.engines.base import Engine, Forward
 from launcher.train.engines.ddp import DdpEngine
-from launcher.train.evaluation import evaluate
 from launcher.train.loader import WindowLoader, shares_of_rank
 from launcher.train.task import Loss, Measured, Task
 from launcher.train.task_losses import TaskLosses, loss_weights
 from tests.distributed.engines import CPU, ENGINES, PARALLEL, Subject
+from tests.evaluations import evaluate
 
 SAMPLES = 101
 TOKENS = 10  # of the longest sample
@@ -420,7 +420,7 @@ def evaluated(world: int, samples: int, subject: Subject) -> dict[str, float]:
     """The means of the numbers of so many samples, as the ranks find them together."""
     engine = subject.engine(world, nn.Linear(1, 1))
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
-    return evaluate(Numbered(), numbers, engine, nullcontext())
+    return evaluate(Numbered(), numbers, engine)
 
 
 def main(out: Path, engine: str) -> None:

@@ -27,7 +27,6 @@ from launcher.train.engines.fsdp import FsdpEngine
 from launcher.train.engines.gradients import gradients_of
 from launcher.train.engines.parts import own_part
 from launcher.train.engines.single import SingleEngine
-from launcher.train.evaluation import evaluate
 from launcher.train.guard import DivergedError, ParameterGuard
 from launcher.train.snapshot import Tensors
 from launcher.train.task import Measured
@@ -46,6 +45,7 @@ from tests.distributed.gradients import (
 )
 from tests.distributed.kept import kept
 from tests.distributed.kept import whole as put_together_of
+from tests.evaluations import evaluate
 
 SUBJECT = ENGINES["fsdp"]
 HARDEST = (("tokens", "one"), ("none on a rank", "own forwards"))  # items and layouts, where ranks are uneven
@@ -232,7 +232,7 @@ def evaluated(samples: int) -> dict[str, float]:
             buffer.zero_()  # those of rank 0 count
     engine = FsdpEngine(model, CPU, FsdpSection(wrap=("Linear",)))
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
-    means = evaluate(Counting(), numbers, engine, nullcontext())
+    means = evaluate(Counting(), numbers, engine)
     assert not any(engine.reduce_over_ranks(torch.zeros(1)).read())  # the ranks have gone through as many forwards
     return dict(means)
 

@@ -30,7 +30,6 @@ from launcher.recipe.schema import Recipe
 from launcher.train.accumulation import Accumulation
 from launcher.train.engines.deepspeed import DeepspeedEngine
 from launcher.train.engines.parts import own_part
-from launcher.train.evaluation import evaluate
 from launcher.train.finite import FiniteGuard
 from launcher.train.task_losses import TaskLosses, loss_weights
 from tests.distributed.engines import ENGINES
@@ -46,6 +45,7 @@ from tests.distributed.gradients import (
     unsplit,
 )
 from tests.distributed.kept import kept, whole
+from tests.evaluations import evaluate
 
 STAGES = (0, 1, 2, 3)
 LAYOUTS = ("one", "own forwards")
@@ -222,7 +222,7 @@ def evaluated(stage: int) -> dict[str, dict[str, float]]:
     found = {}
     for samples in EVALUATED:
         numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
-        found[str(samples)] = evaluate(WithForward(), numbers, engine, nullcontext())
+        found[str(samples)] = evaluate(WithForward(), numbers, engine)
     return found
 
 

@@ -24,10 +24,10 @@ from tests.processes import ROOT, clean_environment, processes_with
 LATER = sample_of(6, rank=1, micro_step=1)
 
 
-def started(it: Run, *settings: str) -> subprocess.Popen[str]:
+def started(it: Run, *settings: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "launcher", *it.arguments(*settings)],
-        env=clean_environment(),
+        env={**clean_environment(), **environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -178,3 +178,57 @@ def test_a_signal_while_a_checkpoint_is_written(it: Run, background: str) -> Non
     assert err == ""
     assert newest(it) == len(it.rows()) == it.status()["update"]
     assert list((it.path / "checkpoints").glob(".*")) == []
+
+
+class Examined(Run):
+    """A run of tests/tasks/mortal.yaml with evaluations."""
+
+    def arguments(self, *settings: str) -> list[str]:
+        task = ("tests/tasks/mortal.yaml", "task.entry=mortal.py:Examined", "launch.restarts=0", *settings)
+        return ["run", *task, "--runs", str(self.runs), "--run-id", self.name]
+
+    def logged(self) -> list[int]:
+        return [row["train/global_step"] for row in self.rows()]
+
+
+@pytest.mark.fault(
+    Kind.SIGNAL,
+    "a signal in an evaluation that takes longer than the grace",
+    by="SIGTERM, in the middle of a run and after its last update; also to a model in parts",
+    outcome="no update is made again: the evaluation is made when the run goes on; bit for bit as if undisturbed",
+)
+@pytest.mark.parametrize(
+    ("every", "engine"),
+    [(10, "ddp"), *(pytest.param(*each, marks=pytest.mark.long) for each in ((20, "ddp"), (10, "fsdp"), (20, "fsdp")))],
+)
+def test_a_signal_in_a_long_evaluation(tmp_path: Path, every: int, engine: str) -> None:
+    settings = (f"eval.every={every}", f"parallel.engine={engine}", "launch.grace=4")
+    whole, it = Examined(tmp_path, "whole"), Examined(tmp_path)
+    assert whole.launch(*settings).returncode == 0
+    slow = tmp_path / "slow"
+    slow.touch()
+    process = started(it, *settings, SLOW=str(slow))
+    wait_until(slow.with_suffix(".reached").exists)
+    process.send_signal(signal.SIGTERM)
+    out, err = ended(process, 75)
+    assert "was killed" not in err, err
+    assert f"preempted: {every} updates" in out
+    assert newest(it) == every
+    assert it.logged() == list(range(1, every))
+    resumed = started(it, *settings, "--resume", "auto", SLOW=str(slow))  # and once more
+    slow.with_suffix(".reached").unlink()
+    wait_until(slow.with_suffix(".reached").exists)
+    resumed.send_signal(signal.SIGTERM)
+    ended(resumed, 75)
+    assert newest(it) == every
+    assert it.logged() == list(range(1, every))
+    slow.unlink()
+    done = it.launch(*settings, "--resume", "auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"resumed after update {every}" in done.stdout
+    assert "warning" not in done.stdout
+    assert it.rows() == whole.rows()
+    # After the last update there is nothing to keep but what the evaluation itself has drawn and counted.
+    asked = "optimizer" if every == 20 else ""
+    states = [{name: kept for name, kept in run.state(20).items() if name.startswith(asked)} for run in (it, whole)]
+    assert states[0] == states[1] != {}

@@ -79,6 +79,31 @@ class Paced(Mortal):
         return super().loss(model, batch)
 
 
+class Examined(Mortal):
+    """Is evaluated on its data, with random numbers drawn and counted in a buffer.
+
+    As long as the file SLOW is there, each batch takes its time, and SLOW.reached tells that one has begun.
+    """
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        model.register_buffer("examined", torch.zeros((), dtype=torch.int64))
+        return model
+
+    def eval_data(self) -> TensorDataset:
+        return self.data
+
+    def evaluate(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        slow = Path(os.environ.get("SLOW", "/nowhere"))
+        if slow.exists():
+            slow.with_suffix(".reached").touch()
+            time.sleep(0.5)
+        inputs, targets = batch
+        next(buffer for name, buffer in model.named_buffers() if name.endswith("examined")).add_(1)
+        noise = torch.randn(len(inputs))
+        return {"loss": (model(inputs) - targets).square().squeeze(1) + noise}
+
+
 class Undropped(Mortal):
     """Without dropout, whose random numbers a compiler draws in its own way."""
 

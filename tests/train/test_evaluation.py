@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from launcher.train.engines.single import SingleEngine
-from launcher.train.evaluation import MOST, evaluate
+from launcher.train.evaluation import MOST
 from launcher.train.task import Measured, Task
+from tests.evaluations import evaluate
 
 LENGTHS = [1 + (index * index) % 7 for index in range(MOST + 30)]  # more than one batch, of unequal lengths
 PADDING = 1000.0
@@ -38,7 +37,7 @@ class Mismatched(Task):
 
 def evaluated(task: Task, batch: int = MOST) -> dict[str, float]:
     data = [torch.full((length,), float(length)) for length in LENGTHS]
-    return evaluate(task, data, SingleEngine(nn.Linear(1, 1), torch.device("cpu")), nullcontext(), batch=batch)
+    return evaluate(task, data, SingleEngine(nn.Linear(1, 1), torch.device("cpu")), batch=batch)
 
 
 def test_a_weighted_mean_is_over_what_is_not_padding() -> None:
@@ -73,5 +72,5 @@ def test_every_module_gets_its_own_mode_back() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Dropout(), nn.Linear(1, 1))
     model[0].eval()
     data = [torch.full((1,), 1.0)]
-    evaluate(Padded(), data, SingleEngine(model, torch.device("cpu")), nullcontext())
+    evaluate(Padded(), data, SingleEngine(model, torch.device("cpu")))
     assert [module.training for module in model.modules()] == [True, False, True, True]
