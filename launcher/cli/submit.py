@@ -16,6 +16,7 @@ class Engine(str, Enum):
     """What takes jobs."""
 
     SLURM = "slurm"
+    RAY = "ray"
 
 
 def submit(
