@@ -14,7 +14,7 @@ import pytest
 from tests.processes import ROOT, clean_environment
 
 PACKAGE = ROOT / "launcher"
-HEAVY = {"torch", "accelerate", "deepspeed", "wandb", "wandb_workspaces"}
+HEAVY = {"torch", "accelerate", "deepspeed", "wandb", "wandb_workspaces", "ray", "sky"}
 GROUND = {"errors", "recipe", "plan", "rundir", "linux", "words"}
 MAY_IMPORT = {
     "errors": set[str](),
@@ -117,6 +117,7 @@ sys.exit(code)
         ("run", "recipes/digits/recipe.yaml", "launch.nproc_per_node=2", "--dry-run"),
         ("run", "recipes/digits/accelerate.yaml", "--dry-run"),
         ("submit", "recipes/digits/recipe.yaml", "launch.device=cpu", "--dry-run"),
+        ("submit", "recipes/digits/recipe.yaml", "--to", "ray", "launch.device=cpu", "--dry-run"),
         ("status", "--runs", "recipes"),
         ("dashboard", "recipes/digits/recipe.yaml", "--dry-run"),
         ("plan", "recipes/digits/recipe.yaml", "batch.micro=x"),

@@ -38,6 +38,7 @@ def run_on_ray(arguments: Sequence[str], run: RunDirectory) -> None:
     options, of_ranks = _parser().parse_known_args(arguments)
     stop = _Stop(run)
     _connect(run)
+    stop.listen()  # Ray has taken SIGTERM for itself
     order = RankOrder(
         run=str(run.path),
         arguments=tuple(of_ranks),
@@ -52,7 +53,7 @@ def run_on_ray(arguments: Sequence[str], run: RunDirectory) -> None:
     if stop.signal:
         from torch.distributed.elastic.multiprocessing.api import SignalException
 
-        raise SignalException(f"{stop.signal.name} has come", stop.signal)  # type: ignore[no-untyped-call]
+        raise SignalException(f"{stop.signal.name} has come", stop.signal)
 
 
 class _Stop:
@@ -69,6 +70,10 @@ class _Stop:
         self._run = run
         self.signal: signal.Signals | None = None
         run.stop.unlink(missing_ok=True)
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signals from now on."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._take)
 
