@@ -14,7 +14,7 @@ import pytest
 from tests.processes import ROOT, clean_environment
 
 PACKAGE = ROOT / "launcher"
-HEAVY = {"torch", "accelerate", "deepspeed", "wandb"}
+HEAVY = {"torch", "accelerate", "deepspeed", "wandb", "wandb_workspaces", "ray", "sky"}
 GROUND = {"errors", "recipe", "plan", "rundir", "linux", "words"}
 MAY_IMPORT = {
     "errors": set[str](),
@@ -23,15 +23,16 @@ MAY_IMPORT = {
     "rundir": {"errors"},
     "recipe": {"errors"},
     "plan": {"errors", "recipe"},
+    "dashboard": {"recipe"},
     "launch": GROUND,
     "report": GROUND,
     "runners": {*GROUND, "launch"},
-    "cli": {*GROUND, "launch", "runners", "report"},
-    "trackers": {"errors", "recipe", "plan", "rundir", "linux"},
+    "cli": {*GROUND, "launch", "runners", "report", "dashboard"},
+    "trackers": {"errors", "recipe", "plan", "rundir", "linux", "dashboard"},
     "train": {*GROUND, "trackers"},
-    "worker": {*GROUND, "trackers", "train"},
+    "worker": {*GROUND, "trackers", "train", "dashboard"},
 }
-NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "cli"}
+NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "cli", "dashboard"}
 
 
 def modules() -> Iterator[tuple[str, str, set[str]]]:
@@ -116,7 +117,9 @@ sys.exit(code)
         ("run", "recipes/digits/recipe.yaml", "launch.nproc_per_node=2", "--dry-run"),
         ("run", "recipes/digits/accelerate.yaml", "--dry-run"),
         ("submit", "recipes/digits/recipe.yaml", "launch.device=cpu", "--dry-run"),
+        ("submit", "recipes/digits/recipe.yaml", "--to", "ray", "launch.device=cpu", "--dry-run"),
         ("status", "--runs", "recipes"),
+        ("dashboard", "recipes/digits/recipe.yaml", "--dry-run"),
         ("plan", "recipes/digits/recipe.yaml", "batch.micro=x"),
     ],
     ids=" ".join,

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.wandb_files import LoggedRun
+from tests.wandb_views import RefusedError, Views
 
 ENTITY = "someone"
 
@@ -27,10 +28,12 @@ class WandbServer:
 
     Attributes:
         runs: the runs by their id.
+        views: the projects, with their workspaces and reports.
     """
 
     def __init__(self, takes_rows: bool = True, seconds: float = 0.0) -> None:
         self.runs: dict[str, LoggedRun] = {}
+        self.views = Views(ENTITY)
         self._seconds = seconds
         self._ending = threading.Event()
         self._takes_rows = takes_rows
@@ -63,7 +66,10 @@ class WandbServer:
         with self._lock:
             if path == "/graphql":
                 request = json.loads(body)
-                return 200, {"data": self._query(request["query"], request.get("variables") or {})}
+                try:
+                    return 200, {"data": self._query(request["query"], request.get("variables") or {})}
+                except RefusedError as error:
+                    return 200, {"data": None, "errors": [{"message": str(error)}]}
             if stream and not self._takes_rows:
                 return 500, {}
             if stream:
@@ -81,7 +87,7 @@ class WandbServer:
             files = [{"name": file, "uploadUrl": f"{self.url}/storage/{file}"} for file in variables["files"]]
             run = _bucket_id(variables["run"])
             return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
-        return {}
+        return self.views.answer(name, variables)
 
     def _standing(self, run_id: str) -> dict[str, Any] | None:
         """How far a run is, for a process that goes on with it."""

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import cancel, export, logs, plan, prove, report, run, schema, status, submit, sync
+from launcher.cli import cancel, dashboard, export, logs, plan, prove, report, run, schema, status, submit, sync
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("prove")(prove.prove)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("sync")(sync.sync)
+app.command("dashboard")(dashboard.dashboard)
 app.command("schema")(schema.schema)
 
 

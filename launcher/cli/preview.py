@@ -16,9 +16,10 @@ from launcher.runners.new_run import fresh_id, refuse_no_name
 
 
 def preview(request: Request, runs: Path = Path("runs"), run_id: str | None = None) -> LaunchSpec | None:
-    """The launch of a request in a directory that is not there yet; None for several machines, which others start."""
+    """The launch of a request in a directory that is not there yet; None for several machines, unless Ray starts
+    their ranks."""
     launch = request.plan.recipe.launch
-    if request.plan.topology.nodes > 1 and not launch.elastic:
+    if request.plan.topology.nodes > 1 and not launch.elastic and launch.method != "ray":
         return None
     name = fresh_id(request.plan.recipe.name, datetime.now()) if run_id is None else run_id
     refuse_no_name(name)

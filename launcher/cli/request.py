@@ -8,8 +8,9 @@ from pathlib import Path
 
 from launcher.errors import Mistake, RequestError
 from launcher.launch.own_config import own_config
+from launcher.launch.ray import machine_of
 from launcher.plan.planner import Plan, make_plan
-from launcher.plan.topology import Machine, choose_topology, this_machine
+from launcher.plan.topology import Machine, choose_topology
 from launcher.plan.worlds import refuse_impossible_worlds
 from launcher.recipe.load import LoadedRecipe, load_recipe
 from launcher.recipe.schema import Recipe
@@ -53,9 +54,7 @@ class Request:
         return RequestError([mistake]).located(self.loaded.marks)
 
 
-def read_request(
-    path: Path, overrides: Sequence[str], machine_of: Callable[[Recipe], Machine] = lambda _: this_machine()
-) -> Request:
+def read_request(path: Path, overrides: Sequence[str], machine_of: Callable[[Recipe], Machine] = machine_of) -> Request:
     """Load a recipe and plan it for this machine, or for another.
 
     Args:

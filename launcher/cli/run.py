@@ -40,10 +40,12 @@ def run(
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
     from launcher.launch.deepspeed import refuse_missing_deepspeed
+    from launcher.launch.ray import refuse_missing_ray
     from launcher.runners.place import slurm_place
 
     request = read_request(recipe, overrides or [])
-    place = None if request.plan.recipe.launch.elastic else slurm_place(os.environ)
+    launch = request.plan.recipe.launch
+    place = None if launch.elastic or launch.method == "ray" else slurm_place(os.environ)
     if place is not None and place.nodes != request.plan.topology.nodes:
         raise request.other_machines(place.nodes)
     spec = preview(request, runs, run_id)
@@ -53,6 +55,7 @@ def run(
         typer.echo(spec.as_shell())
         return
     refuse_missing_deepspeed(request.plan.recipe)
+    refuse_missing_ray(request.plan.recipe)
     from launcher.cli.run_elastic import run_elastic
     from launcher.cli.run_here import RunChoice, run_here
     from launcher.cli.run_placed import run_placed
@@ -60,5 +63,5 @@ def run(
     choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient=place is not None)
     if place is not None and place.nodes > 1:
         raise typer.Exit(run_placed(request, choice, place))
-    start = run_elastic if request.plan.recipe.launch.elastic else run_here
+    start = run_elastic if launch.elastic else run_here
     raise typer.Exit(start(request, choice))

@@ -20,10 +20,10 @@ def status(
     from launcher.cli.run_here import shown_path
     from launcher.rundir.layout import RunDirectory
     from launcher.rundir.status import RunStatus
-    from launcher.runners.slurm import Job, job_run, submitted_runs
+    from launcher.runners.jobs import find_job, job_run, submitted_runs
 
     found = [job_run(run, runs)] if run is not None else submitted_runs(runs)
-    jobs = [Job.of(one) for one in found]
+    jobs = [find_job(one) for one in found]
     told = [job.state() if job else None for job in jobs]
 
     def progress(one: RunDirectory) -> str:
@@ -36,6 +36,7 @@ def status(
     for one, job, state in zip(found, jobs, told, strict=True):
         typer.echo(f"run: {shown_path(one.path)}")
         typer.echo(f"state: {progress(one)}")
-        typer.echo(f"job: {job.number}, {state or 'which Slurm knows no more'}" if job else "job: it was not submitted")
+        known = job and f"job: {job.number}, {state or f'which {job.engine} knows no more'}"
+        typer.echo(known or "job: it was not submitted")
     if not found:
         typer.echo(f"No run in {runs} was submitted.")

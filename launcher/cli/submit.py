@@ -13,9 +13,10 @@ from launcher.cli.run import Resume
 
 
 class Engine(str, Enum):
-    """What takes jobs."""
+    """What takes jobs; `submit_` and its name is the module that knows how."""
 
     SLURM = "slurm"
+    RAY = "ray"
 
 
 def submit(
@@ -32,16 +33,17 @@ def submit(
         Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
     ] = Resume.NEVER,
 ) -> None:
-    """Hand a recipe to Slurm, which runs it when it has the machines."""
-    from launcher.cli.request import read_request
-    from launcher.cli.run_here import RunChoice
-    from launcher.cli.submit_slurm import preview_job, submit_job
-    from launcher.launch.slurm_fit import node_machine, refuse_folder
+    """Hand a recipe to an engine that takes jobs, which runs it when it has the machines."""
+    from functools import partial
+    from importlib import import_module
 
-    request = read_request(recipe, overrides or [], node_machine)
-    refuse_folder(runs.absolute())
+    from launcher.cli.run_here import RunChoice
+    from launcher.cli.submitting import chosen_run, submit_job
+
+    engine = import_module(f"launcher.cli.submit_{to.value}")
+    request = engine.read(recipe, overrides or [], runs)
     choice = RunChoice(runs, run_id, resume is Resume.AUTO)
     if dry_run:
-        typer.echo(preview_job(request, choice).as_shell())
+        typer.echo(engine.job(request, chosen_run(request, choice)).as_shell())
         return
-    raise typer.Exit(submit_job(request, choice))
+    raise typer.Exit(submit_job(request, choice, partial(engine.job, request), partial(engine.send, request)))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from launcher.launch.accelerate import accelerate_arguments, accelerate_config
 from launcher.launch.deepspeed import deepspeed_json
 from launcher.launch.environ import generation_environment, launch_environment
+from launcher.launch.ray import ray_arguments
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting, torchrun_arguments
 from launcher.plan.planner import Plan
@@ -48,6 +49,8 @@ def build_launch(
     if plan.recipe.launch.method == "accelerate":
         arguments = accelerate_arguments(run)
         files[run.accelerate_config] = accelerate_config(plan)
+    elif plan.recipe.launch.method == "ray":
+        arguments = ray_arguments(plan)
     else:
         arguments = torchrun_arguments(plan.topology, run, meeting)
     return LaunchSpec(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import ExitCode
+from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
 from launcher.recipe.schema import Recipe
@@ -48,29 +48,7 @@ exit "$code"
 """
 
 
-@dataclass(frozen=True)
-class SlurmJob:
-    """What is submitted, and what a dry run prints: the same object.
-
-    Attributes:
-        argv: the command that submits it.
-        script: the text of the batch script.
-        files: files to write before, path → text; the script is one of them.
-    """
-
-    argv: tuple[str, ...]
-    script: str
-    files: Mapping[Path, str]
-
-    def as_shell(self) -> str:
-        """The submission as shell commands that do the same when pasted."""
-        lines = [f"mkdir -p {shlex.join(sorted({str(path.parent) for path in self.files}))}"]
-        for path, text in self.files.items():
-            lines += [f"cat > {shlex.quote(str(path))} <<'END_OF_FILE'", text.rstrip("\n"), "END_OF_FILE"]
-        return "\n".join([*lines, shlex.join(self.argv)])
-
-
-def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> SlurmJob:
+def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Submission:
     """The job that runs a plan, on as many machines as it has.
 
     Every machine runs `launcher run`, which makes the run go on where it stands: what Slurm starts again needs no
@@ -90,7 +68,7 @@ def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Sl
     options = "\n".join(f"#SBATCH {option}" for option in _options(plan, run))
     script = f"#!/bin/bash\n{options}\n{_SCRIPT % filled}"
     files = {run.slurm_recipe: recipe_to_yaml(recipe), run.slurm_script: script}
-    return SlurmJob(("sbatch", "--parsable", str(run.slurm_script)), script, files)
+    return Submission(("sbatch", "--parsable", str(run.slurm_script)), files)
 
 
 def _for_every_machine(plan: Plan) -> Recipe:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.node_range import NodeRange
+from launcher.recipe.ray_section import RaySection
+from launcher.recipe.section import Section
 
 Count = Annotated[int, Field(ge=1, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,12 +25,6 @@ SLURM_TIME = r"^([0-9]{1,4}-[0-9]{1,2}:[0-9]{2}:[0-9]{2}|[0-9]{1,4}:[0-9]{2}:[0-
 SLURM_MEMORY = r"^[1-9][0-9]{0,8}[KMGT]$"
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 ENTRY = r"^(.+\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*):[A-Za-z_][A-Za-z0-9_]*$"
-
-
-class Section(BaseModel):
-    """A mapping of the recipe: frozen, strictly typed, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
 
 class TaskSection(Section):
@@ -360,7 +356,7 @@ class SlurmSection(Section):
 class LaunchSection(Section):
     """What starts the workers, and how many."""
 
-    method: Literal["torchrun", "accelerate"] = Field(default="torchrun", description="What starts the workers.")
+    method: Literal["torchrun", "accelerate", "ray"] = Field(default="torchrun", description="What starts the workers.")
     nodes: Annotated[int, Field(ge=1, le=65536)] | Annotated[str, Field(pattern=NODES)] = Field(
         default=1, description='Machines; "1:4" for a run that goes on while they come and go, with 1 to 4 of them.'
     )
@@ -379,6 +375,7 @@ class LaunchSection(Section):
 
     accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
     slurm: SlurmSection = Field(default=SlurmSection(), description="What launcher submit --to slurm asks for.")
+    ray: RaySection = Field(default=RaySection(), description="What launch.method=ray asks a Ray cluster for.")
 
     @property
     def signal_before(self) -> int:

@@ -158,6 +158,26 @@ class RunDirectory:
         return self.slurm / "output.log"
 
     @property
+    def ray(self) -> Path:
+        """Folder of what Ray was given, for runs that were submitted to it."""
+        return self.path / "ray"
+
+    @property
+    def ray_recipe(self) -> Path:
+        """The recipe that a job of Ray runs, which is that of the time when it was submitted."""
+        return self.ray / "recipe.yaml"
+
+    @property
+    def ray_job(self) -> Path:
+        """The id of the last job of the run."""
+        return self.ray / "job_id"
+
+    @property
+    def stop(self) -> Path:
+        """There once the ranks on Ray are to end at their next update: no signal reaches them from here."""
+        return self.path / ".stop"
+
+    @property
     def logs(self) -> Path:
         """Folder of the log files."""
         return self.path / "logs"

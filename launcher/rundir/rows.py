@@ -28,6 +28,15 @@ def row_of(line: bytes | str) -> Row | None:
     return row if step is not None and math.isfinite(step) else None
 
 
+def logged_metrics(metrics: Path) -> frozenset[str]:
+    """The names of all metrics that a file holds; none where it is not there."""
+    try:
+        with metrics.open("rb") as file:
+            return frozenset(name for line in file for name in row_of(line) or ())
+    except FileNotFoundError:
+        return frozenset()
+
+
 def cut_rows(metrics: Path, update: int, say: Say) -> None:
     """Keep the rows up to an update. The kept part stays as it is; a row that was never ended goes too.
 

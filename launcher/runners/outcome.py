@@ -155,8 +155,10 @@ def _explained(
 ) -> tuple[FailureStatus, str]:
     """The root cause for status.json, and in a paragraph."""
     if cause is None:
-        text = f"No rank failed, but torchrun or accelerate {_ended(agent_code)}. Its log: {run.agent_log}"
+        text = f"No rank failed, but torchrun, accelerate or Ray {_ended(agent_code)}. Its log: {run.agent_log}"
         return FailureStatus(AGENT, f"the agent {_ended(agent_code)}", str(run.agent_log)), text
+    if cause.rank == AGENT and isinstance(cause, FailureRecord) and cause.exit_code is not None:
+        return FailureStatus(AGENT, _exception(cause), str(run.agent_log)), cause.message
     if cause.rank == AGENT:
         text = f"No rank failed, but torchrun or accelerate did: {_exception(cause)}. Its log: {run.agent_log}"
         return FailureStatus(AGENT, _exception(cause), str(run.agent_log)), text

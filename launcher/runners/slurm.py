@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from launcher.errors import ExitCode, LauncherError
-from launcher.launch.slurm import SlurmJob
+from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.follow import LineFollower
 
 _ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
@@ -19,7 +19,8 @@ _ENDED = {
 }  # fmt: skip
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "STOPPED"}
 _AGAIN = 5.0  # seconds after which a job that runs on is told again to end
-_LOOK = 0.5  # seconds between two questions
+_LOOK = 0.5  # seconds between two questions, or two looks at what a job prints
+_ASK = 5.0  # seconds between two questions while what a job prints is followed
 _ANSWER = 60.0  # seconds that a command may take
 
 
@@ -61,6 +62,8 @@ class Job:
 
     number: str
     cluster: str = ""
+
+    engine = "Slurm"
 
     @staticmethod
     def of(run: RunDirectory) -> Job | None:
@@ -115,6 +118,32 @@ class Job:
         """
         self._call("scancel", self.number)
 
+    def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
+        """The lines that the jobs of a run have printed; with `follow` until this one has ended.
+
+        Raises:
+            SlurmError: it has printed nothing yet, or Slurm does not answer.
+        """
+        if not follow and not run.slurm_log.exists():
+            raise SlurmError(
+                f"Job {self.number} has printed nothing yet. Ask how it stands: launcher status {self.number}"
+            )
+        lines = LineFollower(run.slurm_log)
+        asked, active = float("-inf"), follow
+        while True:
+            if active and time.monotonic() - asked > _ASK:
+                asked = time.monotonic()
+                state = self.state()
+                active = state is not None and state.active
+            yield from lines.new()
+            if not active:
+                return
+            time.sleep(_LOOK)
+
+    def end(self, *, now: bool, say: Callable[[str], None]) -> JobState | None:
+        """As `ended`."""
+        return ended(self, now=now, say=say)
+
     def _remembered(self) -> JobState | None:
         """What the accounting knows, where there is one."""
         with suppress(SlurmError):
@@ -130,7 +159,7 @@ class Job:
         return call([command, *cluster, *arguments])
 
 
-def submit(job: SlurmJob, run: RunDirectory) -> Job:
+def submit(job: Submission, run: RunDirectory) -> Job:
     """Write the files of a job and submit it; its number is kept in the directory of the run.
 
     Args:
@@ -149,39 +178,6 @@ def submit(job: SlurmJob, run: RunDirectory) -> Job:
     if kept is None:
         raise SlurmError(f"sbatch has answered {answer!r}, which is no number of a job.")
     return kept
-
-
-def job_run(name: str, runs: Path) -> RunDirectory:
-    """The run that is meant by its directory, its id, or the number of its job.
-
-    Args:
-        name: what was typed.
-        runs: the folder of all runs.
-
-    Raises:
-        SlurmError: there is no such run.
-    """
-    for path in (runs / name, Path(name)):
-        if path.is_dir():
-            return RunDirectory(path.absolute())
-    for run in submitted_runs(runs):
-        job = Job.of(run)
-        if job is not None and job.number == name:
-            return run
-    what = f"was submitted as job {name}" if name.isdecimal() else f"is called {name}"
-    raise SlurmError(f"No run in {runs} {what}. Say by --runs where its folder is.")
-
-
-def job_of(run: RunDirectory) -> Job:
-    """The last job of a run.
-
-    Raises:
-        SlurmError: it was never submitted.
-    """
-    job = Job.of(run)
-    if job is None:
-        raise SlurmError(f"{run.path} was not submitted: it has no job.")
-    return job
 
 
 def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None:
@@ -212,12 +208,6 @@ def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None
                 job.tell("TERM")
         time.sleep(_LOOK)
     return state
-
-
-def submitted_runs(runs: Path) -> list[RunDirectory]:
-    """The runs of a folder that were submitted, in the order of their names."""
-    found = (RunDirectory(path.absolute()) for path in runs.glob("*") if path.is_dir())
-    return sorted((run for run in found if run.slurm_job.exists()), key=lambda run: run.path.name)
 
 
 def call(command: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""torchrun and accelerate, run in this process so that what they know when they end is not lost.
+"""torchrun, accelerate and Ray Train, run in this process so that what they know when they end is not lost.
 
 Both exit with 1 whatever happened. This program starts them as their own commands would, leaves a record of which
 worker died how, and exits with a code that says it: 128 + the signal that stopped it, or the first worker's own.
@@ -24,7 +24,7 @@ _MODULE = "launcher.worker.agent"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `torchrun ...` or `accelerate launch ...`.
+    """Run `torchrun ...`, `accelerate launch ...` or `ray ...`.
 
     Args:
         arguments: the command, its name first.
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # Until torchrun has handlers of its own; accelerate with one process never has, and would die too early.
         signal.signal(number, _wait_for_workers)
-    start = {"torchrun": _torchrun, "accelerate": _accelerate}[arguments[0]]
+    start = {"torchrun": _torchrun, "accelerate": _accelerate, "ray": _ray}[arguments[0]]
     run = RunDirectory.from_environ(os.environ)
     place = reserve_for_agent(run)
     code, record = _outcome(lambda: start(arguments))
@@ -85,6 +85,12 @@ def _accelerate(arguments: Sequence[str]) -> None:
 
     sys.argv = list(arguments)
     accelerate_main()
+
+
+def _ray(arguments: Sequence[str]) -> None:
+    from launcher.worker.ray_agent import run_on_ray
+
+    run_on_ray(arguments[1:], RunDirectory.from_environ(os.environ))
 
 
 def _wait_for_workers(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan, plan_again
 
+STARTED_BY = "LAUNCHER_STARTED_BY"  # the process that started a rank, where that is no agent of ours
+
 
 @dataclass(frozen=True)
 class DistEnv:
@@ -66,3 +68,24 @@ class DistEnv:
     @property
     def _places(self) -> dict[str, int]:
         return {"nodes": self._nodes, "nproc_per_node": self.local_world_size}
+
+
+def rank_variables(place: DistEnv, host: str, port: int, parent: int) -> dict[str, str]:
+    """What torchrun tells a rank in its environment, for one that something else starts.
+
+    Args:
+        place: of the rank.
+        host: the machine of rank 0, where the ranks meet.
+        port: the port there.
+        parent: the process that starts it, without which it is to end.
+    """
+    return {
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.local_rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_WORLD_SIZE": str(place.local_world_size),
+        "LAUNCHER_NODE": place.node,
+        "MASTER_ADDR": host,
+        "MASTER_PORT": str(port),
+        STARTED_BY: str(parent),
+    }

@@ -17,7 +17,7 @@ from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.proof import PROVE
 from launcher.train.progress import Progress
-from launcher.worker.dist_env import DistEnv
+from launcher.worker.dist_env import STARTED_BY, DistEnv
 from launcher.worker.heart import Heart
 from launcher.worker.process import log_to
 
@@ -116,7 +116,8 @@ def main() -> None:
     that outlive the interpreter now and then abort the process as Python takes it down (torch 2.13), and a finished
     run would be called failed: only what was registered to be done at the end is done.
     """
-    end_with_parent(AGENT)
+    started_by = int(os.environ.get(STARTED_BY, "0"))
+    end_with_parent("" if started_by else AGENT, started_by)
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
     generation = Generation.from_environ(run, os.environ)
     log_to(run.rank_log(env.rank))

@@ -17,7 +17,7 @@ from launcher.runners.place import Place, slurm_place
 from launcher.runners.slurm import Job
 from launcher.runners.supervise import Signals
 from tests.processes import ROOT, clean_environment, launcher, wait_until
-from tests.recipes.golden import GOLDEN, JOBS, job_of, job_text
+from tests.recipes.golden import GOLDEN, JOBS, job_of, job_text, script_of
 
 DIGITS = ROOT / "recipes" / "digits" / "recipe.yaml"
 MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
@@ -39,12 +39,12 @@ def test_the_job_runs_what_was_planned(tmp_path: Path) -> None:
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
     assert (recipe.launch.nodes, recipe.launch.nproc_per_node, recipe.launch.device) == (3, 2, "cuda")
     assert recipe.batch.global_ == 300
-    assert job.files[tmp_path / "it" / "slurm" / "job.sh"] == job.script
+    assert job.argv == ("sbatch", "--parsable", str(tmp_path / "it" / "slurm" / "job.sh"))
 
 
 def test_no_name_of_a_file_changes_what_the_script_says(tmp_path: Path) -> None:
     run = tmp_path / "a b" / "100%"
-    script = job_of(MORTAL, ["launch.nodes=2"], run).script
+    script = script_of(job_of(MORTAL, ["launch.nodes=2"], run))
     assert f'#SBATCH --output="{tmp_path}/a b/100%%/slurm/output.log"' in script
     assert f"ls -d '{run}/checkpoints'/step_*" in script
     assert f"--runs '{tmp_path}/a b' --run-id 100% --resume auto &" in script
@@ -196,7 +196,7 @@ def end_of_script(
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     script, told, go = folder / "job.sh", folder / "told", folder / "go"
-    script.write_text(job_of(MORTAL, ["launch.nodes=2"], run).script)
+    script.write_text(script_of(job_of(MORTAL, ["launch.nodes=2"], run)))
     env = {"PATH": f"{programs}:{os.environ['PATH']}", "TOLD": str(told), "GO": str(go), "CODE": str(code)}
     saved = str(run / "checkpoints" / saves) if saves else ""
     with subprocess.Popen(

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.launch.build import build_launch
-from launcher.launch.slurm import SlurmJob, slurm_job
+from launcher.launch.slurm import slurm_job
 from launcher.launch.slurm_fit import node_machine
+from launcher.launch.submission import Submission
 from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import make_plan
 from launcher.plan.topology import Machine, Topology, choose_topology
@@ -73,18 +74,23 @@ def launch_text(path: Path) -> str:
     return spec.as_shell().replace(str(ROOT), "PROJECT") + "\n"
 
 
-def job_of(path: Path, overrides: Sequence[str], run: Path = Path("/runs/id")) -> SlurmJob:
+def job_of(path: Path, overrides: Sequence[str], run: Path = Path("/runs/id")) -> Submission:
     """The job of a recipe, planned for what the cluster is asked for."""
     recipe = load_recipe(path, overrides).recipe
     plan = make_plan(recipe, choose_topology(recipe.launch, node_machine(recipe)), batchnorm_uses(recipe))
     return slurm_job(plan, RunDirectory(run), python="python")
 
 
+def script_of(job: Submission) -> str:
+    """The script that Slurm is given: the last word of the command names it."""
+    return job.files[Path(job.argv[-1])]
+
+
 def job_text(name: str) -> str:
     """The script of a job and the command that submits it, the project's folder written as PROJECT."""
     recipe, overrides = JOBS[name]
     job = job_of(ROOT / "recipes" / recipe, overrides)
-    return f"{job.script}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
+    return f"{script_of(job)}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
 
 
 if __name__ == "__main__":

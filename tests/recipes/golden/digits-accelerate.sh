@@ -74,6 +74,7 @@ launch:
     container: null
     mounts: []
     options: {}
+  ray: {address: null, cpus_per_rank: null}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -204,6 +205,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         "container": null,
         "mounts": [],
         "options": {}
+      },
+      "ray": {
+        "address": null,
+        "cpus_per_rank": null
       }
     },
     "checkpoint": {

@@ -73,6 +73,7 @@ launch:
     container: null
     mounts: []
     options: {}
+  ray: {address: null, cpus_per_rank: null}
 checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -201,6 +202,10 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         "container": null,
         "mounts": [],
         "options": {}
+      },
+      "ray": {
+        "address": null,
+        "cpus_per_rank": null
       }
     },
     "checkpoint": {

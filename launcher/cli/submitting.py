@@ -1,0 +1,89 @@
+"""A job from the choice of its run to what its engine calls it, as the user sees it; the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+from launcher.cli.output import lasting_console
+from launcher.cli.request import Request
+from launcher.cli.run_here import RunChoice, announce, chosen_directory, shown_path
+from launcher.errors import ExitCode, LauncherError, RunDirectoryHeldError, RunDirectoryUnusableError
+from launcher.launch.submission import Submission
+from launcher.rundir.layout import RunDirectory
+from launcher.runners.jobs import SubmittedJob, find_job
+from launcher.runners.new_run import fresh_id, has_begun
+from launcher.runners.resume import has_changed, is_done, unfinished_run
+
+
+def chosen_run(request: Request, choice: RunChoice) -> RunDirectory:
+    """The run that would be submitted, without making its directory.
+
+    Args:
+        request: the recipe with its plan.
+        choice: which run it is.
+    """
+    name = request.plan.recipe.name
+    run_id = choice.run_id or (unfinished_run(choice.runs, name) if choice.resume else None)
+    return RunDirectory((choice.runs / (run_id or fresh_id(name, datetime.now()))).absolute())
+
+
+def submit_job(
+    request: Request,
+    choice: RunChoice,
+    job_of: Callable[[RunDirectory], Submission],
+    send: Callable[[Submission, RunDirectory], SubmittedJob],
+) -> int:
+    """Submit a job; the exit code.
+
+    Args:
+        request: the recipe with its plan for the machines of the engine.
+        choice: which run it is.
+        job_of: the job of a run.
+        send: hands a job to the engine; what that refuses leaves no directory behind.
+
+    Raises:
+        RunDirectoryHeldError: the run has a job already.
+        RunDirectoryUnusableError: the directory cannot be made, or holds a run already and that is not wanted.
+        RequestError: the recipe is not the one that the run was begun with.
+        LauncherError: the engine is not there, or does not take the job.
+    """
+    run, console = chosen_directory(choice, request.plan.recipe.name), lasting_console(soft_wrap=True)
+    if _goes_on(run, request, resume=choice.resume) and is_done(run):
+        console.print(f"done: {shown_path(run.path)} has gone to its end")
+        return ExitCode.DONE
+    announce(console, request.plan, run)
+    submission = job_of(run)
+    try:
+        job = send(submission, run)
+    except LauncherError:
+        for path in submission.files:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds a run, and stays
+            for folder in {path.parent for path in submission.files}:
+                folder.rmdir()
+            run.path.rmdir()
+        raise
+    number = job.number
+    console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
+    return ExitCode.DONE
+
+
+def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:
+    """Whether the job is to go on with a run that has begun; it is refused here where it would be on its machines."""
+    job = find_job(run)
+    state = job.state() if job is not None else None
+    if job is not None and state is not None and state.active:
+        raise RunDirectoryHeldError(
+            f"{run.path} has job {job.number} already, which is {state}. "
+            f"Wait for it, end it (launcher cancel {job.number}), or choose another --run-id."
+        )
+    if not has_begun(run):
+        return False
+    if not resume:
+        raise RunDirectoryUnusableError(
+            f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
+        )
+    has_changed(run, request.plan, fork=False)
+    return True

@@ -1,0 +1,109 @@
+"""Jobs that were submitted, whichever engine has taken them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from launcher.errors import ExitCode, LauncherError
+from launcher.rundir.layout import RunDirectory
+from launcher.runners import ray, slurm
+
+
+class NoJobError(LauncherError):
+    """There is no such run, or it was never submitted."""
+
+    exit_code = ExitCode.REQUEST
+
+
+class JobState(Protocol):
+    """What an engine says of a job; as text, in the engine's words."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs, or will."""
+        ...
+
+
+class SubmittedJob(Protocol):
+    """A job that an engine has taken. What it is asked raises an error of the engine's where that does not answer."""
+
+    @property
+    def number(self) -> str:
+        """What the engine calls it."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """The engine, as its users call it."""
+        ...
+
+    def state(self) -> JobState | None:
+        """What the engine says of it now; None where it has forgotten it."""
+        ...
+
+    def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
+        """The lines that it has printed.
+
+        Args:
+            run: the directory of its run.
+            follow: go on until it has ended.
+        """
+        ...
+
+    def end(self, *, now: bool, say: Callable[[str], None]) -> JobState | None:
+        """End it and wait for that; what the engine says of it then.
+
+        Args:
+            now: do not wait for an update and a checkpoint.
+            say: takes a sentence that the user should read.
+        """
+        ...
+
+
+def find_job(run: RunDirectory) -> SubmittedJob | None:
+    """The last job of a run, of whichever engine; None where it was never submitted."""
+    kept = [(path, of) for path, of in ((run.slurm_job, slurm.Job.of), (run.ray_job, ray.Job.of)) if path.exists()]
+    kept.sort(key=lambda one: one[0].stat().st_mtime)
+    return kept[-1][1](run) if kept else None
+
+
+def job_of(run: RunDirectory) -> SubmittedJob:
+    """The last job of a run.
+
+    Raises:
+        NoJobError: it was never submitted.
+    """
+    job = find_job(run)
+    if job is None:
+        raise NoJobError(f"{run.path} was not submitted: it has no job.")
+    return job
+
+
+def job_run(name: str, runs: Path) -> RunDirectory:
+    """The run that is meant by its directory, its id, or what its job is called.
+
+    Args:
+        name: what was typed.
+        runs: the folder of all runs.
+
+    Raises:
+        NoJobError: there is no such run.
+    """
+    for path in (runs / name, Path(name)):
+        if path.is_dir():
+            return RunDirectory(path.absolute())
+    for run in submitted_runs(runs):
+        job = find_job(run)
+        if job is not None and job.number == name:
+            return run
+    what = f"was submitted as job {name}" if name.isdecimal() else f"is called {name}"
+    raise NoJobError(f"No run in {runs} {what}. Say by --runs where its folder is.")
+
+
+def submitted_runs(runs: Path) -> list[RunDirectory]:
+    """The runs of a folder that were submitted, in the order of their names."""
+    found = (RunDirectory(path.absolute()) for path in runs.glob("*") if path.is_dir())
+    submitted = (run for run in found if run.slurm_job.exists() or run.ray_job.exists())
+    return sorted(submitted, key=lambda run: run.path.name)
