@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime
 
 from launcher.cli.output import lasting_console
@@ -13,7 +12,7 @@ from launcher.launch.slurm import SlurmJob, slurm_job
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.new_run import fresh_id, has_begun
 from launcher.runners.resume import has_changed, is_done, unfinished_run
-from launcher.runners.slurm import Job, SlurmError, submit
+from launcher.runners.slurm import Job, SlurmError, submit, withdraw
 
 
 def preview_job(request: Request, choice: RunChoice) -> SlurmJob:
@@ -50,11 +49,7 @@ def submit_job(request: Request, choice: RunChoice) -> int:
         announce(console, request.plan, run)
         job = submit(slurm_job(request.plan, run), run)
     except SlurmError:
-        for path in (run.slurm_recipe, run.slurm_script):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds a run, and stays
-            run.slurm.rmdir()
-            run.path.rmdir()
+        withdraw(run)
         raise
     number = job.number
     console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
