@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import cancel, dashboard, export, logs, plan, prove, report, run, schema, status, submit, sync
+from launcher.cli import cancel, dashboard, export, logs, plan, prove, report, run, schema, status, submit, sweep, sync
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
 app.command("submit")(submit.submit)
+app.command("sweep")(sweep.sweep)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)

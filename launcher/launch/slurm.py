@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ExitCode
@@ -42,10 +43,27 @@ code=$?
 
 # %(code)d says that the run was stopped and can go on: it is queued again if it was warned, and got further.
 if [ "$code" -eq %(code)d ] && [ -n "$warned" ] && [ "$(newest)" != "$before" ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue %(job)s
 fi
 exit "$code"
 """
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a batch script calls the run that it runs, each as a word of the shell.
+
+    Attributes:
+        checkpoints: the folder of its checkpoints.
+        recipe: its recipe file.
+        run_id: its id.
+        job: its job, as `scontrol requeue` takes it.
+    """
+
+    checkpoints: str
+    recipe: str
+    run_id: str
+    job: str
 
 
 def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Submission:
@@ -59,16 +77,34 @@ def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Su
         run: the directory of the run.
         python: the interpreter to start on every machine, where there is no container.
     """
-    recipe = _for_every_machine(plan)
-    filled = {
-        "checkpoints": shlex.quote(str(run.checkpoints)),
-        "srun": _command(_srun(plan, run, python)),
-        "code": ExitCode.REQUEUE,
-    }
-    options = "\n".join(f"#SBATCH {option}" for option in _options(plan, run))
-    script = f"#!/bin/bash\n{options}\n{_SCRIPT % filled}"
-    files = {run.slurm_recipe: recipe_to_yaml(recipe), run.slurm_script: script}
+    names = Names(
+        checkpoints=shlex.quote(str(run.checkpoints)),
+        recipe=shlex.quote(str(run.slurm_recipe)),
+        run_id=shlex.quote(run.path.name),
+        job='"$SLURM_JOB_ID"',
+    )
+    script = batch_script(options_of(plan, run.slurm_log), names, step_command(plan, run.path.parent, names, python))
+    files = {run.slurm_recipe: recipe_text(plan), run.slurm_script: script}
     return Submission(("sbatch", "--parsable", str(run.slurm_script)), files)
+
+
+def batch_script(options: Iterable[str], names: Names, step: str, preamble: str = "") -> str:
+    """The text of a batch script.
+
+    Args:
+        options: of sbatch.
+        names: what it calls its run.
+        step: the command that starts the launchers.
+        preamble: what goes before all that is the same for every job.
+    """
+    filled = {"checkpoints": names.checkpoints, "srun": step, "code": ExitCode.REQUEUE, "job": names.job}
+    lines = "\n".join(f"#SBATCH {option}" for option in options)
+    return f"#!/bin/bash\n{lines}\n{preamble}{_SCRIPT % filled}"
+
+
+def recipe_text(plan: Plan) -> str:
+    """The recipe that every machine of a job is given."""
+    return recipe_to_yaml(_for_every_machine(plan))
 
 
 def _for_every_machine(plan: Plan) -> Recipe:
@@ -77,8 +113,13 @@ def _for_every_machine(plan: Plan) -> Recipe:
     return plan.recipe.model_copy(update={"launch": plan.recipe.launch.model_copy(update=placed)})
 
 
-def _options(plan: Plan, run: RunDirectory) -> Iterator[str]:
-    """The options of sbatch, in the form of its lines."""
+def options_of(plan: Plan, log: Path) -> Iterator[str]:
+    """The options of sbatch, in the form of its lines.
+
+    Args:
+        plan: the plan.
+        log: the file that takes what the job prints.
+    """
     recipe, slurm = plan.recipe, plan.recipe.launch.slurm
     yield f"--job-name={recipe.name}"
     yield f"--nodes={plan.topology.nodes}"
@@ -94,7 +135,7 @@ def _options(plan: Plan, run: RunDirectory) -> Iterator[str]:
     ):
         if value is not None:
             yield f"--{name}={value}"
-    yield f"--output={_quoted(str(run.slurm_log).replace('%', '%%'))}"
+    yield f"--output={_quoted(str(log).replace('%', '%%'))}"
     yield "--open-mode=append"
     if recipe.checkpoint.wanted and recipe.task is not None:
         yield "--requeue"
@@ -108,20 +149,25 @@ def _options(plan: Plan, run: RunDirectory) -> Iterator[str]:
             yield f"--{name}={_quoted(str(value))}"
 
 
-def _srun(plan: Plan, run: RunDirectory, python: str) -> list[str]:
-    """The command that starts `launcher run` once on every machine.
+def step_command(plan: Plan, runs: Path, names: Names, python: str) -> str:
+    """The command that starts `launcher run` once on every machine, an option on each of its lines.
 
     None of them is killed because another has ended: who leads sees that, and ends the run with a word.
+
+    Args:
+        plan: the plan.
+        runs: the folder of all runs.
+        names: what the script calls its run.
+        python: the interpreter, where there is no container.
     """
     nodes, slurm = plan.topology.nodes, plan.recipe.launch.slurm
     inside: list[str] = []
     if slurm.container is not None:
-        mounts = [f"{folder}:{folder}" for folder in _folders(plan, run)]
+        mounts = [f"{folder}:{folder}" for folder in _folders(plan, runs)]
         mounts += [mount if ":" in mount else f"{mount}:{mount}" for mount in slurm.mounts]
         inside = [f"--container-image={slurm.container}", f"--container-mounts={','.join(mounts)}"]
         python = _IN_CONTAINER
-    return [
-        "srun",
+    options = [
         f"--nodes={nodes}",
         f"--ntasks={nodes}",
         "--ntasks-per-node=1",
@@ -130,16 +176,10 @@ def _srun(plan: Plan, run: RunDirectory, python: str) -> list[str]:
         "--kill-on-bad-exit=0",
         "--wait=0",
         *inside,
-        *(python, "-m", "launcher", "run", str(run.slurm_recipe)),
-        *("--runs", str(run.path.parent), "--run-id", run.path.name, "--resume", "auto"),
     ]
-
-
-def _command(words: list[str]) -> str:
-    """A command on several lines, an option on each until its program."""
-    options = [word for word in words[1:] if word.startswith("--") and "=" in word]
-    rest = words[1 + len(options) :]
-    return " \\\n  ".join([words[0], *(shlex.quote(option) for option in options), shlex.join(rest)])
+    program = f"{shlex.quote(python)} -m launcher run {names.recipe} --runs {shlex.quote(str(runs))}"
+    lines = ["srun", *map(shlex.quote, options), f"{program} --run-id {names.run_id} --resume auto"]
+    return " \\\n  ".join(lines)
 
 
 def _cores(plan: Plan) -> int:
@@ -154,13 +194,13 @@ def _gpus(plan: Plan) -> int:
     return plan.recipe.launch.slurm.gpus_per_node or plan.topology.nproc_per_node
 
 
-def _folders(plan: Plan, run: RunDirectory) -> list[str]:
+def _folders(plan: Plan, runs: Path) -> list[str]:
     """The folders that a container must have: that of all runs, and that of the task or the script."""
     recipe = plan.recipe
     code = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
     code += [recipe.script.path] if recipe.script else []
     parents = [str(Path(path).parent) for path in code if Path(path).is_absolute()]
-    return list(dict.fromkeys([str(run.path.parent), *parents]))
+    return list(dict.fromkeys([str(runs), *parents]))
 
 
 def _quoted(text: str) -> str:

@@ -98,7 +98,7 @@ def job_run(name: str, runs: Path) -> RunDirectory:
         job = find_job(run)
         if job is not None and job.number == name:
             return run
-    what = f"was submitted as job {name}" if name.isdecimal() else f"is called {name}"
+    what = f"was submitted as job {name}" if name.replace("_", "").isdecimal() else f"is called {name}"
     raise NoJobError(f"No run in {runs} {what}. Say by --runs where its folder is.")
 
 

@@ -21,6 +21,11 @@ def fresh_id(name: str, now: datetime) -> str:
     return f"{name}-{now:%Y%m%d-%H%M%S}"
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a folder of runs can have an entry of that name."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirectory:
     """Make the directory of a run.
 
@@ -52,7 +57,7 @@ def refuse_no_name(run_id: str) -> None:
     Raises:
         RunDirectoryUnusableError: it is none.
     """
-    if not _RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         raise RunDirectoryUnusableError(
             f"--run-id {run_id!r}: use up to 128 letters, digits, dots, dashes or underscores, a letter or digit first."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.errors import ExitCode, LauncherError
+from launcher.launch.slurm_array import task_of
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.follow import LineFollower
@@ -18,6 +20,7 @@ _ENDED = {
     "TIMEOUT",
 }  # fmt: skip
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "STOPPED"}
+_NUMBER = re.compile(r"[0-9]+(_[0-9]+)?")  # of a job, or of an array and one of its tasks
 _AGAIN = 5.0  # seconds after which a job that runs on is told again to end
 _LOOK = 0.5  # seconds between two questions, or two looks at what a job prints
 _ASK = 5.0  # seconds between two questions while what a job prints is followed
@@ -56,7 +59,7 @@ class Job:
     """A job that was submitted.
 
     Attributes:
-        number: its number.
+        number: its number; of a task of an array, that of the array and its own, as Slurm writes it.
         cluster: where, if Slurm has named a cluster.
     """
 
@@ -72,7 +75,7 @@ class Job:
             number, _, cluster = run.slurm_job.read_text(encoding="utf-8").strip().partition(";")
         except (OSError, ValueError):
             return None
-        return Job(number, cluster) if number.isdecimal() else None
+        return Job(number, cluster) if _NUMBER.fullmatch(number) else None
 
     def state(self) -> JobState | None:
         """What Slurm says of it now; None where it has forgotten it.
@@ -169,10 +172,40 @@ def submit(job: Submission, run: RunDirectory) -> Job:
     Raises:
         SlurmError: Slurm does not take it.
     """
+    return _kept(run, _sent(job))
+
+
+def submit_array(job: Submission, runs: Sequence[RunDirectory]) -> list[Job]:
+    """Write the files of an array and submit it; each run keeps the number of its task.
+
+    Args:
+        job: the array, the object that a dry run prints.
+        runs: the directories of its runs, in the order of its tasks.
+
+    Raises:
+        SlurmError: Slurm does not take it.
+    """
+    answer = _sent(job)
+    return [_kept(run, task_of(answer, number)) for number, run in enumerate(runs)]
+
+
+def withdraw(run: RunDirectory) -> None:
+    """Remove what was written for a job that Slurm has not taken, and the directory if it holds no run."""
+    for path in (run.slurm_recipe, run.slurm_script):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it holds a run, and stays
+        run.slurm.rmdir()
+        run.path.rmdir()
+
+
+def _sent(job: Submission) -> str:
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    answer = call(job.argv).strip()
+    return call(job.argv).strip()
+
+
+def _kept(run: RunDirectory, answer: str) -> Job:
     write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
     kept = Job.of(run)
     if kept is None:
