@@ -18,16 +18,16 @@ def cancel(
     """End the job of a run: at its next update, with a checkpoint, and it is not queued again."""
     from launcher.cli.run_here import shown_path
     from launcher.rundir.status import RunStatus
-    from launcher.runners.slurm import ended, job_of, job_run
+    from launcher.runners.submitted import job_of, job_run
 
     directory = job_run(run, runs)
     job = job_of(directory)
     before = job.state()
     if before is None or not before.active:
-        typer.echo(f"job: {job.number}, {before or 'which Slurm knows no more'}: there is nothing to end")
+        typer.echo(f"job: {job.name}, {before or f'which {job.engine} knows no more'}: there is nothing to end")
         return
-    after = ended(job, now=now, say=typer.echo)
-    typer.echo(f"job: {job.number}, {after or 'which Slurm knows no more'}")
+    after = job.end(now, typer.echo)
+    typer.echo(f"job: {job.name}, {after or f'which {job.engine} knows no more'}")
     status = RunStatus.read(directory)
     if status is not None:
         typer.echo(f"state: {status.state} after update {status.update:,}")

@@ -18,6 +18,12 @@ class Resume(str, Enum):
     NEVER = "never"
 
 
+class Inside(str, Enum):
+    """What makes the place that a recipe runs in."""
+
+    DOCKER = "docker"
+
+
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -33,6 +39,10 @@ def run(
     fork: Annotated[
         bool, typer.Option("--fork", help="With --resume auto: go on although the recipe has changed.")
     ] = False,
+    inside: Annotated[
+        tuple[Inside, str] | None,
+        typer.Option("--in", metavar="docker IMAGE", help="Run it in a container of an image that has the launcher."),
+    ] = None,
 ) -> None:
     """Run a recipe on this machine."""
     import os
@@ -43,6 +53,15 @@ def run(
     from launcher.runners.place import slurm_place
 
     request = read_request(recipe, overrides or [])
+    if inside is not None:
+        from launcher.cli.run_docker import preview_container, run_container
+        from launcher.cli.run_here import RunChoice
+
+        choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork)
+        if dry_run:
+            typer.echo(preview_container(request, choice, inside[1], detached=False).as_shell())
+            return
+        raise typer.Exit(run_container(request, choice, inside[1]))
     place = None if request.plan.recipe.launch.elastic else slurm_place(os.environ)
     if place is not None and place.nodes != request.plan.topology.nodes:
         raise request.other_machines(place.nodes)

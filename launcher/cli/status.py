@@ -20,10 +20,10 @@ def status(
     from launcher.cli.run_here import shown_path
     from launcher.rundir.layout import RunDirectory
     from launcher.rundir.status import RunStatus
-    from launcher.runners.slurm import Job, job_run, submitted_runs
+    from launcher.runners.submitted import job_run, submitted, submitted_runs
 
     found = [job_run(run, runs)] if run is not None else submitted_runs(runs)
-    jobs = [Job.of(one) for one in found]
+    jobs = [submitted(one) for one in found]
     told = [job.state() if job else None for job in jobs]
 
     def progress(one: RunDirectory) -> str:
@@ -36,6 +36,8 @@ def status(
     for one, job, state in zip(found, jobs, told, strict=True):
         typer.echo(f"run: {shown_path(one.path)}")
         typer.echo(f"state: {progress(one)}")
-        typer.echo(f"job: {job.number}, {state or 'which Slurm knows no more'}" if job else "job: it was not submitted")
+        typer.echo(
+            f"job: {job.name}, {state or f'which {job.engine} knows no more'}" if job else "job: it was not submitted"
+        )
     if not found:
         typer.echo(f"No run in {runs} was submitted.")

@@ -16,6 +16,7 @@ class Engine(str, Enum):
     """What takes jobs."""
 
     SLURM = "slurm"
+    DOCKER = "docker"
 
 
 def submit(
@@ -32,15 +33,24 @@ def submit(
         Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
     ] = Resume.NEVER,
 ) -> None:
-    """Hand a recipe to Slurm, which runs it when it has the machines."""
+    """Hand a recipe to Slurm, which runs it when it has the machines, or to Docker on this machine."""
     from launcher.cli.request import read_request
     from launcher.cli.run_here import RunChoice
+
+    choice = RunChoice(runs, run_id, resume is Resume.AUTO)
+    if to is Engine.DOCKER:
+        from launcher.cli.run_docker import preview_container, submit_container
+
+        request = read_request(recipe, overrides or [])
+        if dry_run:
+            typer.echo(preview_container(request, choice, None, detached=True).as_shell())
+            return
+        raise typer.Exit(submit_container(request, choice))
     from launcher.cli.submit_slurm import preview_job, submit_job
     from launcher.launch.slurm_fit import node_machine, refuse_folder
 
     request = read_request(recipe, overrides or [], node_machine)
     refuse_folder(runs.absolute())
-    choice = RunChoice(runs, run_id, resume is Resume.AUTO)
     if dry_run:
         typer.echo(preview_job(request, choice).as_shell())
         return

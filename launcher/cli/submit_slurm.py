@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
+from launcher.cli.going_on import goes_on
 from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
 from launcher.cli.run_here import RunChoice, announce, chosen_directory, shown_path
-from launcher.errors import ExitCode, RunDirectoryHeldError, RunDirectoryUnusableError
+from launcher.errors import ExitCode
 from launcher.launch.slurm import SlurmJob, slurm_job
 from launcher.rundir.layout import RunDirectory
-from launcher.runners.new_run import fresh_id, has_begun
-from launcher.runners.resume import has_changed, is_done, unfinished_run
-from launcher.runners.slurm import Job, SlurmError, submit
+from launcher.runners.new_run import fresh_id
+from launcher.runners.resume import is_done, unfinished_run
+from launcher.runners.slurm import SlurmError, submit
 
 
 def preview_job(request: Request, choice: RunChoice) -> SlurmJob:
@@ -44,7 +45,7 @@ def submit_job(request: Request, choice: RunChoice) -> int:
     """
     run, console = chosen_directory(choice, request.plan.recipe.name), lasting_console(soft_wrap=True)
     try:
-        if _goes_on(run, request, resume=choice.resume) and is_done(run):
+        if goes_on(run, request, resume=choice.resume) and is_done(run):
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
         announce(console, request.plan, run)
@@ -59,22 +60,3 @@ def submit_job(request: Request, choice: RunChoice) -> int:
     number = job.number
     console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
     return ExitCode.DONE
-
-
-def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:
-    """Whether the job is to go on with a run that has begun; it is refused here where it would be on its machines."""
-    job = Job.of(run)
-    state = job.state() if job is not None else None
-    if job is not None and state is not None and state.active:
-        raise RunDirectoryHeldError(
-            f"{run.path} has job {job.number} already, which is {state.state}. "
-            f"Wait for it, end it (launcher cancel {job.number}), or choose another --run-id."
-        )
-    if not has_begun(run):
-        return False
-    if not resume:
-        raise RunDirectoryUnusableError(
-            f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
-        )
-    has_changed(run, request.plan, fork=False)
-    return True

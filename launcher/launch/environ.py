@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from launcher.launch.precision import mixed_precision
 from launcher.plan.planner import Plan
@@ -11,6 +11,28 @@ from launcher.plan.topology import Machine
 from launcher.rundir.generation import AFTER
 from launcher.rundir.generation import VARIABLE as GENERATION
 from launcher.rundir.layout import RunDirectory
+
+# What containers are given of the environment besides what the recipe names, where it is set. Paths of this machine are
+# not among them.
+_FOR_CONTAINERS = (
+    "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_TOKEN", "NO_PROXY", "OMP_NUM_THREADS", "WANDB_API_KEY",
+    "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+_FAMILIES_FOR_CONTAINERS = ("GLOO_", "NCCL_")
+
+
+def container_environment(inherited: Mapping[str, str], named: Iterable[str], user: str) -> tuple[list[str], list[str]]:
+    """The variables of a container: those with their values, and the names of those that it takes from here.
+
+    The value of a variable of the environment stands nowhere: it may be a secret.
+
+    Args:
+        inherited: the environment here.
+        named: more variables to take from it.
+        user: whose processes they are; a container may not know its number.
+    """
+    ours = {name for name in inherited if name in _FOR_CONTAINERS or name.startswith(_FAMILIES_FOR_CONTAINERS)}
+    return ["HOME=/tmp", f"USER={user}"], sorted({*ours, *named})
 
 
 def generation_environment(number: int, after: int | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ import re
 from functools import cache
 from typing import Any
 
+from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY, VARIABLE
 from launcher.recipe.schema import (
     ENTRY,
     NAME,
@@ -149,6 +150,10 @@ _EXPECTED_TEXT = {
     ENTRY: "file.py:Class or package.module:Class",
     NODES: 'a range of them, such as "1:4"',
     NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
+    IMAGE: "the name of an image",
+    NETWORK: "the name of a network",
+    SHARED_MEMORY: "a whole number and k, m or g, such as 8g",
+    VARIABLE: "the name of a variable, without its value",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
     SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",

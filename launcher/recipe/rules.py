@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
+from launcher.recipe.docker_rules import DOCKER_RULES
 from launcher.recipe.elastic_rules import ELASTIC_RULES
 from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
-from launcher.recipe.schema import BatchSection, Recipe, Section
+from launcher.recipe.schema import BatchSection, Recipe
+from launcher.recipe.section import Section
 from launcher.recipe.slurm_rules import SLURM_RULES
 
 Rule = Callable[[Recipe], Iterator[Mistake]]
@@ -221,6 +223,7 @@ _RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     (_exact_says_it_all, ("train", "batch", "parallel")),
     *ELASTIC_RULES,
     *SLURM_RULES,
+    *DOCKER_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

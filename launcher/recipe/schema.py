@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from launcher.recipe.docker_section import DockerSection
 from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.node_range import NodeRange
+from launcher.recipe.section import Section
 
 Count = Annotated[int, Field(ge=1, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,12 +25,6 @@ SLURM_TIME = r"^([0-9]{1,4}-[0-9]{1,2}:[0-9]{2}:[0-9]{2}|[0-9]{1,4}:[0-9]{2}:[0-
 SLURM_MEMORY = r"^[1-9][0-9]{0,8}[KMGT]$"
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 ENTRY = r"^(.+\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*):[A-Za-z_][A-Za-z0-9_]*$"
-
-
-class Section(BaseModel):
-    """A mapping of the recipe: frozen, strictly typed, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
 
 class TaskSection(Section):
@@ -379,11 +375,18 @@ class LaunchSection(Section):
 
     accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
     slurm: SlurmSection = Field(default=SlurmSection(), description="What launcher submit --to slurm asks for.")
+    docker: DockerSection = Field(default=DockerSection(), description="What a container of Docker is given.")
 
     @property
     def signal_before(self) -> int:
         """Seconds before the end of its time at which Slurm is to warn the run."""
         chosen = self.slurm.signal_before
+        return math.ceil(self.grace) + 120 if chosen is None else chosen
+
+    @property
+    def stop_timeout(self) -> int:
+        """Seconds that Docker is to wait for a run that it stops."""
+        chosen = self.docker.stop_timeout
         return math.ceil(self.grace) + 120 if chosen is None else chosen
 
     @property

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.slurm import SlurmJob
@@ -151,39 +150,6 @@ def submit(job: SlurmJob, run: RunDirectory) -> Job:
     return kept
 
 
-def job_run(name: str, runs: Path) -> RunDirectory:
-    """The run that is meant by its directory, its id, or the number of its job.
-
-    Args:
-        name: what was typed.
-        runs: the folder of all runs.
-
-    Raises:
-        SlurmError: there is no such run.
-    """
-    for path in (runs / name, Path(name)):
-        if path.is_dir():
-            return RunDirectory(path.absolute())
-    for run in submitted_runs(runs):
-        job = Job.of(run)
-        if job is not None and job.number == name:
-            return run
-    what = f"was submitted as job {name}" if name.isdecimal() else f"is called {name}"
-    raise SlurmError(f"No run in {runs} {what}. Say by --runs where its folder is.")
-
-
-def job_of(run: RunDirectory) -> Job:
-    """The last job of a run.
-
-    Raises:
-        SlurmError: it was never submitted.
-    """
-    job = Job.of(run)
-    if job is None:
-        raise SlurmError(f"{run.path} was not submitted: it has no job.")
-    return job
-
-
 def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None:
     """End a job and wait for that; what Slurm says of it then.
 
@@ -212,12 +178,6 @@ def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None
                 job.tell("TERM")
         time.sleep(_LOOK)
     return state
-
-
-def submitted_runs(runs: Path) -> list[RunDirectory]:
-    """The runs of a folder that were submitted, in the order of their names."""
-    found = (RunDirectory(path.absolute()) for path in runs.glob("*") if path.is_dir())
-    return sorted((run for run in found if run.slurm_job.exists()), key=lambda run: run.path.name)
 
 
 def call(command: Sequence[str]) -> str:

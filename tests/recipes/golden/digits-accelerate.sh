@@ -74,6 +74,14 @@ launch:
     container: null
     mounts: []
     options: {}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -204,6 +212,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         "container": null,
         "mounts": [],
         "options": {}
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -274,7 +291,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "gathered_bytes": 0
   },
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml.pasted <<'END_OF_FILE'

@@ -73,6 +73,14 @@ launch:
     container: null
     mounts: []
     options: {}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -201,6 +209,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         "container": null,
         "mounts": [],
         "options": {}
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -266,7 +283,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   },
   "reduction": null,
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \
