@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.hosts.needs import need_hosts
 from tests.hosts.network import Hosts, hosts
+from tests.hosts.site import Site
 
 
 @pytest.fixture
@@ -16,3 +18,11 @@ def two() -> Iterator[Hosts]:
     need_hosts()
     with hosts(2) as made:
         yield made
+
+
+@pytest.fixture
+def site(two: Hosts, tmp_path: Path) -> Iterator[Site]:
+    """Two hosts that share a folder of runs; nothing runs on them when a test is done."""
+    made = Site(two, tmp_path)
+    yield made
+    made.is_quiet()
