@@ -18,7 +18,7 @@ from launcher.cli.watched import say_cause
 from launcher.errors import ExitCode, LauncherError, Mistake, RequestError, RunDirectoryHeldError
 from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
-from launcher.launch.torchrun import Meeting
+from launcher.launch.torchrun import Meeting, endpoint_host
 from launcher.plan.changes import changes
 from launcher.plan.plan_file import read_plan
 from launcher.plan.planner import Plan, plan_again
@@ -28,7 +28,7 @@ from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
-from launcher.runners.address import free_port, own_address
+from launcher.runners.address import free_port, interface_towards, own_address
 from launcher.runners.follower import Follower
 from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
@@ -312,6 +312,7 @@ class Launcher:
             host=leads,
             node=self._me.name,
             place=self._place.rank if self._place else None,
+            interface=interface_towards(endpoint_host(round_.endpoint)),
         )
         spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
         return numbered(spec, round_.number, round_.after)

@@ -47,6 +47,8 @@ def run_placed(request: Request, choice: RunChoice, place: Place) -> int:
         LeaderGoneError: this launcher takes part, and there is none that leads.
     """
     shared_id(choice.run_id)
+    if place.by_hand:
+        place.refuse_unreachable()
     run = chosen_directory(choice, request.plan.recipe.name)
     told = _Told(run, place)
     console = lasting_console(soft_wrap=True)

@@ -52,7 +52,7 @@ def build_launch(
         arguments = torchrun_arguments(plan.topology, run, meeting)
     return LaunchSpec(
         argv=(python, "-m", AGENT_MODULE, *arguments, *worker_arguments),
-        env=launch_environment(plan, run, machine, inherited, meeting.node if meeting else ""),
+        env=launch_environment(plan, run, machine, inherited, meeting),
         files=files,
     )
 

@@ -29,6 +29,7 @@ class Meeting:
         host: whether this machine keeps the rendezvous; None lets torchrun compare addresses.
         node: the launcher of this machine, by which it knows its own ranks.
         place: the number of this machine, where each has one; that of number 0 is the endpoint.
+        interface: by which the machines reach each other, where it is known.
     """
 
     endpoint: str
@@ -38,17 +39,22 @@ class Meeting:
     host: bool | None = None
     node: str = ""
     place: int | None = None
+    interface: str = ""
 
     @property
     def host_and_port(self) -> tuple[str, str]:
-        """The endpoint in its parts, an IPv6 address without its brackets."""
-        name, _, port = self.endpoint.rpartition(":")
-        return name.strip("[]"), port
+        """The endpoint in its parts."""
+        return endpoint_host(self.endpoint), self.endpoint.rpartition(":")[2]
 
     @property
     def patience(self) -> str:
         """How long a machine that has its place waits for the others, as torchrun and accelerate take it."""
         return f"timeout={_JOIN_TIMEOUT}"
+
+
+def endpoint_host(endpoint: str) -> str:
+    """The host of HOST:PORT, an IPv6 address without its brackets."""
+    return endpoint.rpartition(":")[0].strip("[]")
 
 
 def torchrun_arguments(topology: Topology, run: RunDirectory, meeting: Meeting | None = None) -> tuple[str, ...]:

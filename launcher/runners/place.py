@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from launcher.errors import Mistake, RequestError
+from launcher.launch.torchrun import endpoint_host
+from launcher.runners.address import is_free, is_own
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,26 @@ class Place:
     def by_hand(self) -> bool:
         """Whether people have started the launchers, each with a terminal of its own."""
         return bool(self.endpoint)
+
+    def refuse_unreachable(self) -> None:
+        """Refuse an endpoint at which the machines cannot meet, where that can be seen from here.
+
+        Raises:
+            RequestError: nobody knows its name, or machine 0 cannot listen there.
+        """
+        wrong, cure = "", ""
+        first, port = endpoint_host(self.endpoint), int(self.endpoint.rpartition(":")[2])
+        try:
+            own = is_own(first)
+        except OSError as error:
+            wrong, cure = f"{first} is not known here: {error.strerror}", "Write an address instead"
+        else:
+            if self.rank == 0 and not own:
+                wrong, cure = f"{first} is not this machine, whose --node-rank is 0", "Write what others call it"
+            elif self.rank == 0 and not is_free(port):
+                wrong, cure = f"port {port} of this machine is in use", "Choose another one, on all machines"
+        if wrong:
+            raise RequestError([Mistake("--rendezvous", wrong, cure)])
 
 
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):([0-9]+)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from launcher.cli.by_hand import request_by_hand
 from launcher.errors import RequestError
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
+from launcher.runners.address import free_port
 from launcher.runners.nodes import present
 from launcher.runners.place import Place, place_by_hand
 from launcher.runners.rounds import Round
 from tests.processes import ROOT, launcher
 
 MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
-SECOND = ("--nodes", "2", "--node-rank", "1", "--rendezvous", "head:29400")
+HERE = "127.0.0.1:29400"
+SECOND = ("--nodes", "2", "--node-rank", "1", "--rendezvous", HERE)
 
 
 def test_flags_give_a_machine_its_place() -> None:
@@ -81,7 +84,7 @@ def test_a_machine_whose_recipe_differs_is_refused(runs: Path) -> None:
     run = RunDirectory(runs / "it")
     with held(run):
         run.plan.write_text(plan[1])
-        Round(0, launch="head:29400").publish(run)
+        Round(0, launch=HERE).publish(run)
         code, said = by_hand(runs, "optimizer.lr=0.02")
         assert (code, said.count("\n")) == (2, 1)
         assert said.startswith("launcher: command line: optimizer.lr: the run was begun with 0.01, not 0.02.")
@@ -90,7 +93,7 @@ def test_a_machine_whose_recipe_differs_is_refused(runs: Path) -> None:
 
 def test_a_place_is_taken_once(runs: Path) -> None:
     (runs / "it").mkdir()
-    with present(RunDirectory(runs / "it"), "head:29400", 1):
+    with present(RunDirectory(runs / "it"), HERE, 1):
         code, said = by_hand(runs)
     assert code == 2
     assert re.fullmatch(
@@ -102,7 +105,7 @@ def test_the_last_word_of_a_launch_before_is_none_of_this_one(runs: Path) -> Non
     """Launches by hand are called by where they meet, which is the same each time."""
     (runs / "it").mkdir()
     run = RunDirectory(runs / "it")
-    for before in (Round(3, exit_code=75, launch="head:29400"), Round(3, "x:1", ("a",), launch="head:29400")):
+    for before in (Round(3, exit_code=75, launch=HERE), Round(3, "x:1", ("a",), launch=HERE)):
         before.publish(run)
         code, said = by_hand(runs, "parallel.timeout=1")
         assert code == 3
@@ -116,12 +119,12 @@ def test_the_dry_run_of_a_machine_has_its_place(runs: Path) -> None:
     for method, flags in (
         (
             "torchrun",
-            "torchrun --nnodes=2 --node-rank=1 --master-addr=head --master-port=29400 --rdzv-id=it.head:29400.1 "
-            "--rdzv-conf=timeout=300 --nproc-per-node=2 ",
+            "torchrun --nnodes=2 --node-rank=1 --master-addr=127.0.0.1 --master-port=29400 "
+            "--rdzv-id=it.127.0.0.1:29400.1 --rdzv-conf=timeout=300 --nproc-per-node=2 ",
         ),
         (
             "accelerate",
-            f"accelerate launch --config_file {runs}/it/accelerate.yaml --machine_rank=1 --main_process_ip=head "
+            f"accelerate launch --config_file {runs}/it/accelerate.yaml --machine_rank=1 --main_process_ip=127.0.0.1 "
             "--main_process_port=29400 --rdzv_conf=timeout=300 --log_dir ",
         ),
     ):
@@ -131,3 +134,18 @@ def test_the_dry_run_of_a_machine_has_its_place(runs: Path) -> None:
     unnamed = launcher("run", str(MORTAL), *SECOND, "--dry-run")
     assert (unnamed.returncode, "--run-id: is missing" in unnamed.stderr) == (2, True)
     assert not (runs / "it").exists()
+
+
+def test_a_rendezvous_that_cannot_be_is_refused() -> None:
+    with socket.create_server(("", 0)) as listening:
+        port = listening.getsockname()[1]
+        for rank, endpoint, said in (
+            (0, f"127.0.0.1:{port}", f"port {port} of this machine is in use. Choose another one, on all machines."),
+            (0, "192.0.2.1:29400", "192.0.2.1 is not this machine, whose --node-rank is 0. Write what others call it."),
+            (1, "nowhere.invalid:29400", "nowhere.invalid is not known here: "),
+        ):
+            with pytest.raises(RequestError) as refused:
+                Place(rank, 2, endpoint, endpoint).refuse_unreachable()
+            assert str(refused.value).startswith(f"--rendezvous: {said}")
+        for rank, endpoint in ((0, f"127.0.0.1:{free_port()}"), (1, f"127.0.0.1:{port}"), (1, "192.0.2.1:1")):
+            Place(rank, 2, endpoint, endpoint).refuse_unreachable()

@@ -21,8 +21,10 @@ def two() -> Iterator[Hosts]:
 
 
 @pytest.fixture
-def site(two: Hosts, tmp_path: Path) -> Iterator[Site]:
-    """Two hosts that share a folder of runs; nothing runs on them when a test is done."""
-    made = Site(two, tmp_path)
-    yield made
-    made.is_quiet()
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Two hosts as Debian makes them that share a folder of runs; nothing runs on them when a test is done."""
+    need_hosts()
+    with hosts(2, loopback=True) as two:
+        made = Site(two, tmp_path)
+        yield made
+        made.is_quiet()

@@ -41,12 +41,14 @@ class Hosts:
     Args:
         folder: an empty one, for their files.
         count: how many.
+        loopback: whether each knows itself by a loopback address, as Debian has it.
     """
 
-    def __init__(self, folder: Path, count: int = 2) -> None:
+    def __init__(self, folder: Path, count: int = 2, *, loopback: bool = False) -> None:
         mark = uuid4().hex[:6]  # namespaces go by names that are everybody's, and interfaces by short ones
         self._switch = f"sw{mark}"
         self._etc = folder
+        self._loopback = loopback
         self.names = [f"h{mark}x{number}" for number in range(count)]
         self.addresses = [f"10.77.0.{number + 1}" for number in range(count)]
 
@@ -56,10 +58,15 @@ class Hosts:
         Raises:
             CalledProcessError: the kernel refuses.
         """
-        known = ["127.0.0.1 localhost", *(f"{at} {name}" for name, at in zip(self.names, self.addresses, strict=True))]
-        (self._etc / "hosts").write_text("\n".join(known) + "\n")
-        # Without it, names that torch looks up backwards are waited for, for ten seconds each.
-        (self._etc / "nsswitch.conf").write_text("hosts: files\n")
+        for name in self.names:
+            known = {**dict(zip(self.names, self.addresses, strict=True)), "localhost": "127.0.0.1"}
+            if self._loopback:
+                known[name] = "127.0.1.1"
+            etc = self._etc / name
+            etc.mkdir()
+            (etc / "hosts").write_text("".join(f"{address} {other}\n" for other, address in known.items()))
+            # Without it, names that torch looks up backwards are waited for, for ten seconds each.
+            (etc / "nsswitch.conf").write_text("hosts: files\n")
         for name in (self._switch, *self.names):
             _ip("netns", "add", name)
         _ip("-n", self._switch, "link", "add", _BRIDGE, "type", "bridge")
@@ -70,6 +77,7 @@ class Hosts:
             _ip("-n", name, "address", "add", f"{address}/24", "dev", _PORT)
             for interface in ("lo", _PORT):
                 _ip("-n", name, "link", "set", interface, "up")
+            _ip("-n", name, "route", "add", "default", "dev", _PORT)
 
     def stop(self) -> None:
         """Kill what runs on them, and take them away."""
@@ -82,7 +90,7 @@ class Hosts:
     def on(self, number: int, *command: str) -> list[str]:
         """A command that runs another one on a host; the process stays the same."""
         name = self.names[number]
-        become = ["unshare", "--uts", "--mount", "--", "sh", "-c", _BECOME, name, str(self._etc), *command]
+        become = ["unshare", "--uts", "--mount", "--", "sh", "-c", _BECOME, name, str(self._etc / name), *command]
         return ["nsenter", f"--net=/run/netns/{name}", *become]
 
     def shape(self, rate: str | None) -> None:
@@ -120,15 +128,19 @@ class Hosts:
 
 
 @contextmanager
-def hosts(count: int = 2) -> Iterator[Hosts]:
+def hosts(count: int = 2, *, loopback: bool = False) -> Iterator[Hosts]:
     """So many hosts, of which nothing is left afterwards.
+
+    Args:
+        count: how many.
+        loopback: whether each knows itself by a loopback address, as Debian has it.
 
     Raises:
         CalledProcessError: the kernel refuses; its `stderr` says why.
         FileNotFoundError: `ip` is not installed.
     """
     with TemporaryDirectory() as folder:
-        made = Hosts(Path(folder), count)
+        made = Hosts(Path(folder), count, loopback=loopback)
         try:
             made.start()
             yield made
