@@ -23,6 +23,7 @@ PACED = ("task.entry=mortal.py:Paced", "train.updates=40", "checkpoint.every=10"
 ONE_EACH = "launch.nproc_per_node=1"
 SAME = ("train/global_step", "train/loss", "train/grad_norm", "batch/global_samples")
 NOT_SHOWN = {"LAUNCHER_GENERATION", "LAUNCHER_AFTER", "LAUNCHER_NODE", "LAUNCHER_LAUNCH"}  # given with the run itself
+OF_THE_SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
 def undisturbed(runs: Path, *settings: str) -> list[list[float]]:
@@ -31,6 +32,13 @@ def undisturbed(runs: Path, *settings: str) -> list[list[float]]:
     assert done.returncode == 0, done.stderr
     rows = map(json.loads, (runs / "one" / "metrics.jsonl").read_text().splitlines())
     return [[row[key] for key in SAME] for row in rows]
+
+
+def added(variables: list[str]) -> dict[str, str]:
+    """Variables that a launch adds to the environment of the tests."""
+    before = {*clean_environment(), *NOT_SHOWN, *OF_THE_SHELL, "SLOW"}
+    named = (variable.partition("=")[::2] for variable in variables if variable)
+    return {name: value for name, value in named if name not in before}
 
 
 def shown(site: Site, host: int, *settings: str) -> tuple[list[str], dict[str, str]]:
@@ -44,9 +52,8 @@ def shown(site: Site, host: int, *settings: str) -> tuple[list[str], dict[str, s
         text=True,
         check=True,
     )
-    words = shlex.split(told.stdout.rpartition("END_OF_FILE\n")[2])
-    first = next(index for index, word in enumerate(words) if word == sys.executable)
-    return words[first:], dict(word.partition("=")[::2] for word in words[:first])
+    words = shlex.split(told.stdout.rpartition("END_OF_FILE\n")[2].replace("\\\n", " "))
+    return words[words.index(sys.executable) :], added(words[: words.index(sys.executable)])
 
 
 def executed(site: Site, host: int) -> tuple[list[str], dict[str, str]]:
@@ -54,10 +61,7 @@ def executed(site: Site, host: int) -> tuple[list[str], dict[str, str]]:
     for pid in site.hosts.pids(host):
         command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
         if command[1:3] == ["-m", "launcher.worker.agent"]:
-            variables = dict(word.partition("=")[::2] for word in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-            own = clean_environment(SLOW=str(site.slow))
-            told = {name: value for name, value in variables.items() if name and own.get(name) != value}
-            return command, {name: value for name, value in told.items() if name not in NOT_SHOWN}
+            return command, added(Path(f"/proc/{pid}/environ").read_text().split("\0"))
     raise AssertionError(f"nothing runs on host {host}")
 
 
