@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from launcher.cli.going_on import goes_on
 from launcher.cli.output import lasting_console
-from launcher.cli.request import Request
+from launcher.cli.request import Request, read_request
 from launcher.cli.run_here import RunChoice, announce, chosen_directory, shown_path
-from launcher.errors import ExitCode, RequestError
+from launcher.errors import ExitCode, Mistake, RequestError
 from launcher.launch.docker import Container, docker_run
 from launcher.launch.docker_fit import fit_image
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.docker import DockerError, host_user, run_attached, submit
 from launcher.runners.new_run import fresh_id, refuse_no_name
+from launcher.runners.place import Place
 from launcher.runners.resume import is_done, unfinished_run
 from launcher.runners.supervise import listening
+
+
+def run_inside(
+    image: str, path: Path, overrides: Sequence[str], choice: RunChoice, place: Place | None, *, dry_run: bool
+) -> int:
+    """Run a recipe in a container, or print what would be executed; the exit code.
+
+    Args:
+        image: the image.
+        path: the recipe file.
+        overrides: `key.path=value` strings, later ones winning.
+        choice: which run it is.
+        place: of this machine, if the command has given it one.
+        dry_run: whether to print.
+
+    Raises:
+        LauncherError: as `run_container`.
+    """
+    if place is not None:
+        raise RequestError(
+            [Mistake("--in docker", "runs the ranks of one machine", "For several see docker/compose.yaml")]
+        )
+    request = read_request(path, overrides)
+    if dry_run:
+        print(preview_container(request, choice, image, detached=False).as_shell())
+        return ExitCode.DONE
+    return run_container(request, choice, image)
 
 
 def preview_container(request: Request, choice: RunChoice, image: str | None, *, detached: bool) -> Submission:

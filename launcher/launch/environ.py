@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from launcher.launch.precision import mixed_precision
+from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
 from launcher.rundir.generation import AFTER
@@ -41,7 +42,7 @@ def generation_environment(number: int, after: int | None) -> dict[str, str]:
 
 
 def launch_environment(
-    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str], node: str = ""
+    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str], meeting: Meeting | None = None
 ) -> dict[str, str]:
     """The variables that a launch adds to what it inherits.
 
@@ -50,7 +51,7 @@ def launch_environment(
         run: its directory.
         machine: where it runs; its cores are shared out among the ranks.
         inherited: the environment that the variables are added to; a thread count set there is kept.
-        node: the launcher of this machine, where there are several.
+        meeting: where the machines meet, if there are several.
     """
     batch = plan.batch
     variables = {
@@ -71,8 +72,11 @@ def launch_environment(
         # W&B reports its use when a run ends, an offline one too, and waits for its server to take the report.
         "WANDB_ERROR_REPORTING": "false",
     }
-    if node:
-        variables["LAUNCHER_NODE"] = node
+    if meeting is not None and meeting.node:
+        variables["LAUNCHER_NODE"] = meeting.node
+    if meeting is not None and meeting.interface and "GLOO_SOCKET_IFNAME" not in inherited:
+        # gloo would look up the name of the machine, which Debian has resolve to a loopback address.
+        variables["GLOO_SOCKET_IFNAME"] = meeting.interface
     if plan.length.updates is not None:
         variables["LAUNCHER_UPDATES"] = str(plan.length.updates)
     if plan.recipe.train.exact_ranks is not None:

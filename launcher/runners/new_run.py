@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from launcher.errors import RunDirectoryUnusableError
+from launcher.errors import Mistake, RequestError, RunDirectoryUnusableError
 from launcher.rundir.checkpoints import has_any
 from launcher.rundir.layout import RunDirectory
 
@@ -19,6 +19,17 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 def fresh_id(name: str, now: datetime) -> str:
     """An id made of the recipe's name and the time."""
     return f"{name}-{now:%Y%m%d-%H%M%S}"
+
+
+def shared_id(run_id: str | None) -> str:
+    """The id that was given for a run of several machines, each of which is told it.
+
+    Raises:
+        RequestError: none was given.
+    """
+    if run_id is None:
+        raise RequestError([Mistake("--run-id", "is missing: all machines must mean the same run", "Choose one")])
+    return run_id
 
 
 def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirectory:
