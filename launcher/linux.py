@@ -55,6 +55,12 @@ def end_with_parent(program: str = "", parent: int = 0) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stop_with_parent() -> None:
+    """Ask the kernel to send this process SIGTERM when its parent dies; the wish survives exec."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _command_line(pid: int) -> list[bytes]:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

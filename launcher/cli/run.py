@@ -18,6 +18,12 @@ class Resume(str, Enum):
     NEVER = "never"
 
 
+class Inside(str, Enum):
+    """What makes the place that a recipe runs in."""
+
+    DOCKER = "docker"
+
+
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -33,24 +39,52 @@ def run(
     fork: Annotated[
         bool, typer.Option("--fork", help="With --resume auto: go on although the recipe has changed.")
     ] = False,
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", metavar="N", help="Machines that are started by hand, each by this command."),
+    ] = None,
+    node_rank: Annotated[
+        int | None, typer.Option("--node-rank", metavar="R", help="Which of them this is, from 0; 0 leads.")
+    ] = None,
+    rendezvous: Annotated[
+        str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Machine 0, and a port there that is free.")
+    ] = None,
+    inside: Annotated[
+        tuple[Inside, str] | None,
+        typer.Option("--in", metavar="docker IMAGE", help="Run it in a container of an image that has the launcher."),
+    ] = None,
 ) -> None:
     """Run a recipe on this machine."""
     import os
 
+    from launcher.cli.by_hand import request_by_hand
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
     from launcher.launch.deepspeed import refuse_missing_deepspeed
     from launcher.launch.ray import refuse_missing_ray
-    from launcher.runners.place import slurm_place
+    from launcher.runners.place import place_by_hand, slurm_place
 
-    request = read_request(recipe, overrides or [])
-    launch = request.plan.recipe.launch
-    place = None if launch.elastic or launch.method == "ray" else slurm_place(os.environ)
-    if place is not None and place.nodes != request.plan.topology.nodes:
-        raise request.other_machines(place.nodes)
-    spec = preview(request, runs, run_id)
+    place = place_by_hand(nodes, node_rank, rendezvous)
+    if inside is not None:
+        from launcher.cli.run_docker import run_inside
+        from launcher.cli.run_here import RunChoice
+
+        choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork)
+        raise typer.Exit(run_inside(inside[1], recipe, overrides or [], choice, place, dry_run=dry_run))
+    if place is not None:
+        request = request_by_hand(recipe, overrides or [], place, os.environ)
+    else:
+        request = read_request(recipe, overrides or [])
+        launch = request.plan.recipe.launch
+        place = None if launch.elastic or launch.method == "ray" else slurm_place(os.environ)
+        if place is not None and place.nodes != request.plan.topology.nodes:
+            raise request.other_machines(place.nodes)
+    spec = preview(request, runs, run_id, place)
     if spec is None and (place is None or dry_run):
-        raise request.several_machines("Hand it to Slurm by launcher submit, or set launch.nodes=1")
+        raise request.several_machines(
+            "Hand it to Slurm by launcher submit, start each by --nodes, --node-rank and --rendezvous, or set "
+            "launch.nodes=1"
+        )
     if dry_run and spec is not None:
         typer.echo(spec.as_shell())
         return
@@ -60,8 +94,8 @@ def run(
     from launcher.cli.run_here import RunChoice, run_here
     from launcher.cli.run_placed import run_placed
 
-    choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient=place is not None)
+    choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient=place is not None and not place.by_hand)
     if place is not None and place.nodes > 1:
         raise typer.Exit(run_placed(request, choice, place))
-    start = run_elastic if launch.elastic else run_here
+    start = run_elastic if request.plan.recipe.launch.elastic else run_here
     raise typer.Exit(start(request, choice))

@@ -18,7 +18,7 @@ from launcher.cli.watched import say_cause
 from launcher.errors import ExitCode, LauncherError, Mistake, RequestError, RunDirectoryHeldError
 from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
-from launcher.launch.torchrun import Meeting
+from launcher.launch.torchrun import Meeting, endpoint_host
 from launcher.plan.changes import changes
 from launcher.plan.plan_file import read_plan
 from launcher.plan.planner import Plan, plan_again
@@ -28,13 +28,14 @@ from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
-from launcher.runners.address import free_port, own_address
+from launcher.runners.address import free_port, interface_towards, own_address
 from launcher.runners.follower import Follower
 from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome, cut_short, machine_lost
+from launcher.runners.place import Place
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import ending_on_record, go_on, has_changed, is_done, take_up, with_history
 from launcher.runners.rounds import Round
@@ -103,16 +104,25 @@ class Launcher:
         me: this launcher among the others.
         signals: what came for it.
         console: where it says what happens.
+        place: of this machine, where each has one.
     """
 
     def __init__(
-        self, request: Request, choice: RunChoice, run: RunDirectory, me: Node, signals: Signals, console: Console
+        self,
+        request: Request,
+        choice: RunChoice,
+        run: RunDirectory,
+        me: Node,
+        signals: Signals,
+        console: Console,
+        place: Place | None = None,
     ) -> None:
         self._request = request
         self._choice = choice
         self._run = run
         self._me = me
         self._signals = signals
+        self._place = place
         self._console = console
         self._failed: Ended | None = None  # the last round that was to be followed by another
         self._recipe = request.plan.recipe
@@ -172,6 +182,16 @@ class Launcher:
             if monotonic() > deadline:
                 raise refused
             sleep(LOOK)
+        self.agree()
+        return True
+
+    def agree(self) -> None:
+        """Hold this launcher's recipe against that of who leads.
+
+        Raises:
+            RequestError: it is another one.
+            RunDirectoryUnusableError: the plan of who leads cannot be read.
+        """
         begun = read_plan(self._run.plan)
         mine = self._request.plan
         mistakes = list(changes(begun, mine))
@@ -185,7 +205,6 @@ class Launcher:
         if mistakes:
             raise RequestError(mistakes).located(self._request.loaded.marks)
         self._console.print(f"joined: {shown_path(self._run.path)}, which another launcher leads")
-        return True
 
     def follow(self) -> int | None:
         """Take part while another launcher leads; the exit code, or None when this one is to lead."""
@@ -215,10 +234,10 @@ class Launcher:
                 return self._left(self._request.plan)
             number = read_generation(run) if taken_over else take_over(run)
             taken_over = True  # by `take_up`, for the next
-            meets = f"{own_address()}:{free_port()}"
+            meets = (self._place.endpoint if self._place else "") or f"{own_address()}:{free_port()}"
             round_ = Round(number, meets, together.round, after=update, launch=self._me.launch)
-            ended, lost = self._round(round_, together)
-            outcome = ended.outcome
+            ended, part = self._round(round_, together)
+            outcome, lost = ended.outcome, part.lost
             if self._signals.received:
                 return ended
             if outcome.status.state == "done":
@@ -227,6 +246,8 @@ class Launcher:
                 return self._for_all(replace(ended, outcome=machine_lost(outcome, lost, run)))
             if lost:
                 say(f"lost: {', '.join(lost)}")
+            if part.leaving:
+                say(f"told to stop: {', '.join(part.leaving)}")
             left = self._tries_left(outcome, bool(lost), budget)
             if left is None:
                 return self._for_all(ended)
@@ -247,8 +268,8 @@ class Launcher:
         # Machines of elastic runs come and go: that is no try.
         return self._launch.restarts if stopped and self._launch.elastic else None
 
-    def _round(self, round_: Round, together: Together) -> tuple[Ended, list[str]]:
-        """One round, to its end; the launchers that were lost in it, too."""
+    def _round(self, round_: Round, together: Together) -> tuple[Ended, SharedRun]:
+        """One round, to its end; what was seen of the other launchers in it, too."""
         run, grace = self._run, self._launch.grace
         plan = self._plan_for(round_)
         announce_world(self._console, plan)
@@ -259,7 +280,7 @@ class Launcher:
         round_.publish(run)
         with display:
             outcome = supervise(handle, run, display, self._signals, grace, watch, together.changed)
-        return Ended(outcome, plan, display), handle.lost
+        return Ended(outcome, plan, display), handle
 
     def _for_all(self, ended: Ended) -> Ended:
         """The end of the run: the other launchers end with its exit code."""
@@ -286,11 +307,13 @@ class Launcher:
     def _spec(self, round_: Round, plan: Plan, *, leads: bool) -> LaunchSpec:
         meeting = Meeting(
             endpoint=round_.endpoint,
-            name=".".join(filter(None, (self._run.path.name, round_.launch, str(round_.number)))),
+            name=round_.meeting_of(self._run),
             machines=NodeRange(self._launch.machines.least, len(round_.nodes)),
             address=own_address(),
             host=leads,
             node=self._me.name,
+            place=self._place.rank if self._place else None,
+            interface=interface_towards(endpoint_host(round_.endpoint)),
         )
         spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
         return numbered(spec, round_.number, round_.after)

@@ -17,6 +17,7 @@ class Engine(str, Enum):
 
     SLURM = "slurm"
     RAY = "ray"
+    DOCKER = "docker"
 
 
 def submit(

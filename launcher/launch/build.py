@@ -38,7 +38,7 @@ def build_launch(
         inherited: the environment that the launch will be added to.
         python: the interpreter to start.
         worker_arguments: what every worker is told besides.
-        meeting: where the machines of an elastic run meet; None for one machine alone.
+        meeting: where the machines of a run meet; None for one machine alone.
 
     Raises:
         RequestError: the user's own accelerate config contradicts the plan.
@@ -47,7 +47,7 @@ def build_launch(
     if plan.recipe.parallel.engine == "deepspeed":
         files[run.deepspeed_config] = deepspeed_json(plan)
     if plan.recipe.launch.method == "accelerate":
-        arguments = accelerate_arguments(run)
+        arguments = accelerate_arguments(run, meeting)
         files[run.accelerate_config] = accelerate_config(plan)
     elif plan.recipe.launch.method == "ray":
         arguments = ray_arguments(plan)
@@ -55,7 +55,7 @@ def build_launch(
         arguments = torchrun_arguments(plan.topology, run, meeting)
     return LaunchSpec(
         argv=(python, "-m", AGENT_MODULE, *arguments, *worker_arguments),
-        env=launch_environment(plan, run, machine, inherited, meeting.node if meeting else ""),
+        env=launch_environment(plan, run, machine, inherited, meeting),
         files=files,
     )
 

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from launcher.launch.precision import mixed_precision
+from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
 from launcher.rundir.generation import AFTER
 from launcher.rundir.generation import VARIABLE as GENERATION
 from launcher.rundir.layout import RunDirectory
+
+# What containers are given of the environment besides what the recipe names, where it is set. Paths of this machine are
+# not among them.
+_FOR_CONTAINERS = (
+    "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_TOKEN", "NO_PROXY", "OMP_NUM_THREADS", "WANDB_API_KEY",
+    "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+_FAMILIES_FOR_CONTAINERS = ("GLOO_", "NCCL_")
+
+
+def container_environment(inherited: Mapping[str, str], named: Iterable[str], user: str) -> tuple[list[str], list[str]]:
+    """The variables of a container: those with their values, and the names of those that it takes from here.
+
+    The value of a variable of the environment stands nowhere: it may be a secret.
+
+    Args:
+        inherited: the environment here.
+        named: more variables to take from it.
+        user: whose processes they are; a container may not know its number.
+    """
+    ours = {name for name in inherited if name in _FOR_CONTAINERS or name.startswith(_FAMILIES_FOR_CONTAINERS)}
+    return ["HOME=/tmp", f"USER={user}"], sorted({*ours, *named})
 
 
 def generation_environment(number: int, after: int | None) -> dict[str, str]:
@@ -19,7 +42,7 @@ def generation_environment(number: int, after: int | None) -> dict[str, str]:
 
 
 def launch_environment(
-    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str], node: str = ""
+    plan: Plan, run: RunDirectory, machine: Machine, inherited: Mapping[str, str], meeting: Meeting | None = None
 ) -> dict[str, str]:
     """The variables that a launch adds to what it inherits.
 
@@ -28,7 +51,7 @@ def launch_environment(
         run: its directory.
         machine: where it runs; its cores are shared out among the ranks.
         inherited: the environment that the variables are added to; a thread count set there is kept.
-        node: the launcher of this machine, where there are several.
+        meeting: where the machines meet, if there are several.
     """
     batch = plan.batch
     variables = {
@@ -49,8 +72,11 @@ def launch_environment(
         # W&B reports its use when a run ends, an offline one too, and waits for its server to take the report.
         "WANDB_ERROR_REPORTING": "false",
     }
-    if node:
-        variables["LAUNCHER_NODE"] = node
+    if meeting is not None and meeting.node:
+        variables["LAUNCHER_NODE"] = meeting.node
+    if meeting is not None and meeting.interface and "GLOO_SOCKET_IFNAME" not in inherited:
+        # gloo would look up the name of the machine, which Debian has resolve to a loopback address.
+        variables["GLOO_SOCKET_IFNAME"] = meeting.interface
     if plan.length.updates is not None:
         variables["LAUNCHER_UPDATES"] = str(plan.length.updates)
     if plan.recipe.train.exact_ranks is not None:

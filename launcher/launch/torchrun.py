@@ -16,7 +16,10 @@ _JOIN_TIMEOUT, _LAST_CALL = 300, 30
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where and how the machines of an elastic run find each other: torchrun's own elastic rendezvous.
+    """Where and how the machines of a run find each other.
+
+    Where each has its place, ranks follow it and all meet at one port, as people would start it by hand. Where they
+    come and go it is torchrun's own elastic rendezvous, which hands out the ranks.
 
     Attributes:
         endpoint: host and port of the machine that keeps the rendezvous.
@@ -25,6 +28,8 @@ class Meeting:
         address: what the other machines call this one; None lets torchrun find out.
         host: whether this machine keeps the rendezvous; None lets torchrun compare addresses.
         node: the launcher of this machine, by which it knows its own ranks.
+        place: the number of this machine, where each has one; that of number 0 is the endpoint.
+        interface: by which the machines reach each other, where it is known.
     """
 
     endpoint: str
@@ -33,6 +38,23 @@ class Meeting:
     address: str | None = None
     host: bool | None = None
     node: str = ""
+    place: int | None = None
+    interface: str = ""
+
+    @property
+    def host_and_port(self) -> tuple[str, str]:
+        """The endpoint in its parts."""
+        return endpoint_host(self.endpoint), self.endpoint.rpartition(":")[2]
+
+    @property
+    def patience(self) -> str:
+        """How long a machine that has its place waits for the others, as torchrun and accelerate take it."""
+        return f"timeout={_JOIN_TIMEOUT}"
+
+
+def endpoint_host(endpoint: str) -> str:
+    """The host of HOST:PORT, an IPv6 address without its brackets."""
+    return endpoint.rpartition(":")[0].strip("[]")
 
 
 def torchrun_arguments(topology: Topology, run: RunDirectory, meeting: Meeting | None = None) -> tuple[str, ...]:
@@ -53,6 +75,16 @@ def torchrun_arguments(topology: Topology, run: RunDirectory, meeting: Meeting |
 
 
 def _meeting_arguments(meeting: Meeting) -> list[str]:
+    if meeting.place is not None:
+        name, port = meeting.host_and_port
+        return [
+            f"--nnodes={meeting.machines.most}",
+            f"--node-rank={meeting.place}",
+            f"--master-addr={name}",
+            f"--master-port={port}",
+            f"--rdzv-id={meeting.name}",
+            f"--rdzv-conf={meeting.patience}",
+        ]
     settings = [f"join_timeout={_JOIN_TIMEOUT}", f"last_call_timeout={_LAST_CALL}"]
     if meeting.host is not None:
         settings.append(f"is_host={int(meeting.host)}")

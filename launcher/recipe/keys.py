@@ -8,6 +8,7 @@ import re
 from functools import cache
 from typing import Any
 
+from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY, VARIABLE
 from launcher.recipe.ray_section import RAY_ADDRESS
 from launcher.recipe.schema import (
     ENTRY,
@@ -151,6 +152,10 @@ _EXPECTED_TEXT = {
     NODES: 'a range of them, such as "1:4"',
     NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
     RAY_ADDRESS: "an address, such as http://HOST:8265, without a password",
+    IMAGE: "the name of an image",
+    NETWORK: "the name of a network",
+    SHARED_MEMORY: "a whole number and k, m or g, such as 8g",
+    VARIABLE: "the name of a variable, without its value",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
     SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",

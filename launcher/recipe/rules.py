@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from launcher.errors import Mistake
+from launcher.recipe.docker_rules import DOCKER_RULES
 from launcher.recipe.elastic_rules import ELASTIC_RULES
 from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
@@ -224,6 +225,7 @@ _RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     *ELASTIC_RULES,
     *SLURM_RULES,
     *RAY_RULES,
+    *DOCKER_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from launcher.recipe.docker_section import DockerSection
 from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.node_range import NodeRange
 from launcher.recipe.ray_section import RaySection
@@ -376,11 +377,18 @@ class LaunchSection(Section):
     accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
     slurm: SlurmSection = Field(default=SlurmSection(), description="What launcher submit --to slurm asks for.")
     ray: RaySection = Field(default=RaySection(), description="What launch.method=ray asks a Ray cluster for.")
+    docker: DockerSection = Field(default=DockerSection(), description="What a container of Docker is given.")
 
     @property
     def signal_before(self) -> int:
         """Seconds before the end of its time at which Slurm is to warn the run."""
         chosen = self.slurm.signal_before
+        return math.ceil(self.grace) + 120 if chosen is None else chosen
+
+    @property
+    def stop_timeout(self) -> int:
+        """Seconds that Docker is to wait for a run that it stops."""
+        chosen = self.docker.stop_timeout
         return math.ceil(self.grace) + 120 if chosen is None else chosen
 
     @property

@@ -178,6 +178,21 @@ class RunDirectory:
         return self.path / ".stop"
 
     @property
+    def docker(self) -> Path:
+        """Folder of what Docker was given, for runs in a container."""
+        return self.path / "docker"
+
+    @property
+    def docker_recipe(self) -> Path:
+        """The recipe that a container runs, which is that of the time when it was started."""
+        return self.docker / "recipe.yaml"
+
+    @property
+    def docker_job(self) -> Path:
+        """The id of the last container that was left to Docker."""
+        return self.docker / "job_id"
+
+    @property
     def logs(self) -> Path:
         """Folder of the log files."""
         return self.path / "logs"

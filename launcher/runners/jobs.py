@@ -8,7 +8,7 @@ from typing import Protocol
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory
-from launcher.runners import ray, slurm
+from launcher.runners import docker, ray, slurm
 
 
 class NoJobError(LauncherError):
@@ -64,9 +64,14 @@ class SubmittedJob(Protocol):
 
 def find_job(run: RunDirectory) -> SubmittedJob | None:
     """The last job of a run, of whichever engine; None where it was never submitted."""
-    kept = [(path, of) for path, of in ((run.slurm_job, slurm.Job.of), (run.ray_job, ray.Job.of)) if path.exists()]
+    kept = [(path, of) for path, of in _of_engines(run) if path.exists()]
     kept.sort(key=lambda one: one[0].stat().st_mtime)
     return kept[-1][1](run) if kept else None
+
+
+def _of_engines(run: RunDirectory) -> tuple[tuple[Path, Callable[[RunDirectory], SubmittedJob | None]], ...]:
+    """The files that keep what an engine calls the job of a run, and what reads each."""
+    return (run.slurm_job, slurm.Job.of), (run.ray_job, ray.Job.of), (run.docker_job, docker.Container.of)
 
 
 def job_of(run: RunDirectory) -> SubmittedJob:
@@ -105,5 +110,5 @@ def job_run(name: str, runs: Path) -> RunDirectory:
 def submitted_runs(runs: Path) -> list[RunDirectory]:
     """The runs of a folder that were submitted, in the order of their names."""
     found = (RunDirectory(path.absolute()) for path in runs.glob("*") if path.is_dir())
-    submitted = (run for run in found if run.slurm_job.exists() or run.ray_job.exists())
+    submitted = (run for run in found if any(path.exists() for path, _ in _of_engines(run)))
     return sorted(submitted, key=lambda run: run.path.name)

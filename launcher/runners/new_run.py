@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from launcher.errors import RunDirectoryUnusableError
+from launcher.errors import Mistake, RequestError, RunDirectoryUnusableError
 from launcher.rundir.checkpoints import has_any
 from launcher.rundir.layout import RunDirectory
 
@@ -24,6 +24,17 @@ def fresh_id(name: str, now: datetime) -> str:
 def is_run_id(text: str) -> bool:
     """Whether a folder of runs can have an entry of that name."""
     return _RUN_ID.fullmatch(text) is not None
+
+
+def shared_id(run_id: str | None) -> str:
+    """The id that was given for a run of several machines, each of which is told it.
+
+    Raises:
+        RequestError: none was given.
+    """
+    if run_id is None:
+        raise RequestError([Mistake("--run-id", "is missing: all machines must mean the same run", "Choose one")])
+    return run_id
 
 
 def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirectory:

@@ -15,7 +15,7 @@ from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import this_process
 
 _READS = 5
-_WIDTH = 256  # what a launcher says is written over what it said: another file would not be locked
+_WIDTH = 1024  # what a launcher says is written over what it said: another file would not be locked
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class NodeState:
         ended: the last round in which nothing of its own runs any more; 0 for none.
         leaving: whether it was asked to stop, and wants no part in another round.
         launch: that it belongs to, where all of its machines were started together.
+        place: its number among them.
     """
 
     process: str
     ended: int = 0
     leaving: bool = False
     launch: str = ""
+    place: int | None = None
 
 
 class Node:
@@ -48,11 +50,11 @@ class Node:
         launch: the launch.
     """
 
-    def __init__(self, name: str, descriptor: int, launch: str = "") -> None:
+    def __init__(self, name: str, descriptor: int, launch: str = "", place: int | None = None) -> None:
         self.name = name
         self.launch = launch
         self._descriptor = descriptor
-        self._state = NodeState(this_process(), launch=launch)
+        self._state = NodeState(this_process(), launch=launch, place=place)
         self._write()
 
     def has_ended(self, number: int) -> None:
@@ -70,12 +72,13 @@ class Node:
 
 
 @contextmanager
-def present(run: RunDirectory, launch: str = "") -> Iterator[Node]:
+def present(run: RunDirectory, launch: str = "", place: int | None = None) -> Iterator[Node]:
     """Be one of the launchers of a run: the others see its file once it is locked, and until this process ends.
 
     Args:
         run: the directory of the run.
         launch: that this launcher belongs to, where all of its machines were started together.
+        place: its number among them.
     """
     run.nodes.mkdir(exist_ok=True)
     name = uuid4().hex[:12]
@@ -84,7 +87,7 @@ def present(run: RunDirectory, launch: str = "") -> Iterator[Node]:
     descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        node = Node(name, descriptor, launch)
+        node = Node(name, descriptor, launch, place)
         begun.rename(path)
         yield node
     finally:

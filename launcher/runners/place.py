@@ -1,11 +1,14 @@
-"""The place of this machine in a launch on a fixed number of them, as the engine tells it that started all."""
+"""The place of this machine in a launch on a fixed number of them, as Slurm tells it or whoever starts each by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from launcher.errors import Mistake, RequestError
+from launcher.launch.torchrun import endpoint_host
+from launcher.runners.address import is_free, is_own
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,84 @@ class Place:
         rank: its number; 0 leads.
         nodes: how many there are.
         launch: what all launchers of this launch call it, and none of another.
+        endpoint: host and port of the first machine at which all meet, where somebody has chosen it; a launch is
+            called by it then, and so are those before it.
     """
 
     rank: int
     nodes: int
     launch: str
+    endpoint: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether people have started the launchers, each with a terminal of its own."""
+        return bool(self.endpoint)
+
+    def refuse_unreachable(self) -> None:
+        """Refuse an endpoint at which the machines cannot meet, where that can be seen from here.
+
+        Raises:
+            RequestError: nobody knows its name, or machine 0 cannot listen there.
+        """
+        wrong, cure = "", ""
+        first, port = endpoint_host(self.endpoint), int(self.endpoint.rpartition(":")[2])
+        try:
+            own = is_own(first)
+        except OSError as error:
+            wrong, cure = f"{first} is not known here: {error.strerror}", "Write an address instead"
+        else:
+            if self.rank == 0 and not own:
+                wrong, cure = f"{first} is not this machine, whose --node-rank is 0", "Write what others call it"
+            elif self.rank == 0 and not is_free(port):
+                wrong, cure = f"port {port} of this machine is in use", "Choose another one, on all machines"
+        if wrong:
+            raise RequestError([Mistake("--rendezvous", wrong, cure)])
+
+
+_ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):([0-9]+)")
+
+
+def place_by_hand(nodes: int | None, rank: int | None, rendezvous: str | None) -> Place | None:
+    """The place that the flags of a command give; None where there are none of them.
+
+    Args:
+        nodes: how many machines there are.
+        rank: the number of this one.
+        rendezvous: host and port of machine 0.
+
+    Raises:
+        RequestError: a flag is missing, or they contradict each other.
+    """
+    if nodes is None and rank is None and rendezvous is None:
+        return None
+    mistakes = list(_flag_mistakes(nodes, rank, rendezvous))
+    if mistakes or nodes is None or rank is None or rendezvous is None:
+        raise RequestError(mistakes)
+    return Place(rank, nodes, rendezvous, rendezvous)
+
+
+def _flag_mistakes(nodes: int | None, rank: int | None, rendezvous: str | None) -> Iterator[Mistake]:
+    for flag, value, what in (
+        ("--nodes", nodes, "how many machines there are"),
+        ("--node-rank", rank, "which of them this is, from 0"),
+        ("--rendezvous", rendezvous, "where machine 0 can be reached, as HOST:PORT"),
+    ):
+        if value is None:
+            yield Mistake(flag, f"is missing: it says {what}", "Machines that are started by hand need all three")
+    if nodes is not None and nodes < 1:
+        yield Mistake("--nodes", f"{nodes} is no number of machines", "Give 1 or more")
+    elif nodes is not None and rank is not None and not 0 <= rank < nodes:
+        last = f"0 to {nodes - 1}" if nodes > 1 else "0"
+        yield Mistake("--node-rank", f"{rank} is none of {nodes} machines", f"They are {last}")
+    if rendezvous is not None:
+        found = _ENDPOINT.fullmatch(rendezvous)
+        if not found or not 0 < int(found[2]) < 65536:
+            yield Mistake(
+                "--rendezvous",
+                f"{rendezvous!r} is no HOST:PORT",
+                "Write the name or address of machine 0, and a port there that is free, such as node0:29400",
+            )
 
 
 def slurm_place(environ: Mapping[str, str]) -> Place | None:

@@ -13,7 +13,7 @@ class Round:
     """A time in which the run has the same machines; whenever one comes or goes, the next one begins.
 
     Attributes:
-        number: of the round, the generation of its launch.
+        number: of the round, the generation of its launch; below 0 before the run has a plan.
         endpoint: host and port where its agents meet.
         nodes: names of the launchers that take part; none while the next round is prepared, and what still runs of the
             last one is to end.
@@ -28,6 +28,10 @@ class Round:
     exit_code: int | None = None
     after: int | None = None
     launch: str = ""
+
+    def meeting_of(self, run: RunDirectory) -> str:
+        """What its agents call their meeting, and no others."""
+        return ".".join(filter(None, (run.path.name, self.launch, str(self.number))))
 
     def publish(self, run: RunDirectory) -> None:
         """Tell the other launchers."""

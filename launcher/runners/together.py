@@ -125,6 +125,11 @@ class SharedRun:
         """The process of the agent of this machine."""
         return self._local.agent
 
+    @property
+    def leaving(self) -> list[str]:
+        """The launchers that were told to stop."""
+        return [state.process for state in self._others.values() if state.leaving]
+
     def wait(self, seconds: float) -> int | None:
         """Wait for the agents of all machines; the exit code of the one here, or None while any runs."""
         code = self._local.wait(seconds)

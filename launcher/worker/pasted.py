@@ -36,7 +36,7 @@ def take_over_if_pasted(module: str, arguments: Sequence[str]) -> None:
 def claimed(run: RunDirectory) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Hold a run, with the files in place that were pasted for it; until then the files of who holds it are left.
 
-    The command of an elastic run is pasted on several machines. They hold it together, and none replaces another.
+    The command of a run on several machines is pasted on each. They hold it together, and none replaces another.
 
     Args:
         run: its directory.
@@ -49,12 +49,12 @@ def claimed(run: RunDirectory) -> Iterator[tuple[int, Mapping[str, str]]]:
         RunDirectoryUnusableError: the plan cannot be read, or nothing can be written there.
     """
     pasted = run.plan.with_name(run.plan.name + PASTED)
-    elastic = read_plan(pasted if pasted.exists() else run.plan).recipe.launch.elastic
+    several = read_plan(pasted if pasted.exists() else run.plan).recipe.launch.machines.most > 1
     try:
-        with held(run, shared=elastic) as lock:
+        with held(run, shared=several) as lock:
             for file in run.path.glob(f"*{PASTED}"):
                 file.replace(file.with_name(file.name.removesuffix(PASTED)))
-            yield lock, {VARIABLE: str(read_generation(run) if elastic else take_over(run))}
+            yield lock, {VARIABLE: str(read_generation(run) if several else take_over(run))}
     except RunDirectoryHeldError:
         for file in run.path.glob(f"*{PASTED}"):
             file.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ class Kind(Enum):
     HANG = "Processes that hang"
     SIGNAL = "Signals"
     WORLD = "Ranks and nodes that come and go"
+    HOST = "Hosts and their links"
     CHAOS = "Everything at once"
     DISK = "Disks and checkpoints"
     DIRECTORY = "Run directories"

@@ -75,6 +75,14 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -209,6 +217,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -279,7 +296,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "gathered_bytes": 0
   },
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml.pasted <<'END_OF_FILE'

@@ -74,6 +74,14 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -206,6 +214,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -271,7 +288,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   },
   "reduction": null,
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \

@@ -75,6 +75,14 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -209,6 +217,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -281,7 +298,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   "warnings": [
     "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, in front of MaxPool2d; before its first update the run compares gradients, and ends where they differ."
   ],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \

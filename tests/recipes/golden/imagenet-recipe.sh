@@ -75,6 +75,14 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -213,6 +221,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -289,7 +306,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   "warnings": [
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-batch, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm, or parallel.sync_batchnorm=true on GPUs."
   ],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=128 \

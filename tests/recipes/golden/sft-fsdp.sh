@@ -76,6 +76,14 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -215,6 +223,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -285,7 +302,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "gathered_bytes": 31618097152
   },
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \

@@ -76,6 +76,14 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  docker:
+    image: null
+    shm_size: 8g
+    network: null
+    mounts: []
+    env: []
+    stop_timeout: null
+    options: {}
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -213,6 +221,15 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "docker": {
+        "image": null,
+        "shm_size": "8g",
+        "network": null,
+        "mounts": [],
+        "env": [],
+        "stop_timeout": null,
+        "options": {}
       }
     },
     "checkpoint": {
@@ -283,7 +300,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "gathered_bytes": 0
   },
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 cat > /runs/id/deepspeed.json.pasted <<'END_OF_FILE'

@@ -1,0 +1,45 @@
+"""A recipe for where it will run, when that is not the process that has read it. Pure, as all that renders."""
+
+from __future__ import annotations
+
+import os.path
+from pathlib import Path
+from typing import Any
+
+from launcher.plan.planner import Plan
+from launcher.recipe.schema import Recipe
+
+
+def as_planned(plan: Plan) -> Recipe:
+    """The recipe with what was worked out here: a place with less must refuse it, and not train something else.
+
+    Its paths hold no "..", for the folders that these go through may not be there.
+
+    Args:
+        plan: the plan.
+    """
+    recipe, launch = plan.recipe, plan.recipe.launch
+    placed: dict[str, Any] = {"nproc_per_node": plan.topology.nproc_per_node, "device": plan.topology.device}
+    changes: dict[str, Any] = {}
+    if launch.accelerate.config_file:
+        file = os.path.normpath(launch.accelerate.config_file)
+        placed["accelerate"] = launch.accelerate.model_copy(update={"config_file": file})
+    if recipe.task and recipe.task.entry.rpartition(":")[0].endswith(".py"):
+        changes["task"] = recipe.task.model_copy(update={"entry": os.path.normpath(recipe.task.entry)})
+    if recipe.script:
+        changes["script"] = recipe.script.model_copy(update={"path": os.path.normpath(recipe.script.path)})
+    return recipe.model_copy(update={**changes, "launch": launch.model_copy(update=placed)})
+
+
+def code_folders(recipe: Recipe, recipe_folder: Path) -> list[Path]:
+    """The folders that a run reads: those of the recipe, of its code, and of the user's accelerate config.
+
+    Args:
+        recipe: the recipe.
+        recipe_folder: where it lies, absolute.
+    """
+    files = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
+    files += [recipe.script.path] if recipe.script else []
+    files += [recipe.launch.accelerate.config_file] if recipe.launch.accelerate.config_file else []
+    folders = (Path(os.path.normpath(file)).parent for file in files if Path(file).is_absolute())
+    return list(dict.fromkeys([recipe_folder, *folders]))

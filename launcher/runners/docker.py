@@ -1,0 +1,236 @@
+"""Calls of Docker's own command: what it is told is worked out elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from signal import Signals as Signal
+
+from launcher.errors import ExitCode, LauncherError
+from launcher.launch.docker import HostUser
+from launcher.launch.submission import Submission
+from launcher.linux import stop_with_parent
+from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.supervise import Signals
+
+_ANSWER = 60.0  # seconds that a command may take which waits for nothing
+_NOTHING_STARTED = (125, 126, 127)  # exit codes of `docker run` itself
+_BY_SIGNAL = 128  # what is added to the number of the signal that has ended a process
+_TICK = 0.1
+
+
+class DockerError(LauncherError):
+    """Docker is not there, or does not do what it was asked for."""
+
+    exit_code = ExitCode.REQUEST
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What Docker says of a container.
+
+    Attributes:
+        state: its state, in Docker's words (created, running, exited ...).
+        details: whether its health check is content, or its exit code.
+    """
+
+    state: str
+    details: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs, or will."""
+        return self.state not in ("exited", "dead", "removing")
+
+    def __str__(self) -> str:
+        return f"{self.state}, {self.details}" if self.details else self.state
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that was left to Docker.
+
+    Attributes:
+        number: its id, as short as Docker shows it.
+    """
+
+    number: str
+
+    engine = "Docker"
+
+    @staticmethod
+    def of(run: RunDirectory) -> Container | None:
+        """The last container of a run; None where it was never submitted."""
+        try:
+            name = run.docker_job.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+        return Container(name) if name.isalnum() else None
+
+    def state(self) -> ContainerState | None:
+        """What Docker says of it now; None where it was removed.
+
+        Raises:
+            DockerError: Docker does not answer.
+        """
+        try:
+            said = json.loads(call(["docker", "inspect", "--type=container", "--format={{json .State}}", self.number]))
+        except DockerError as error:
+            if "o such container" not in str(error):
+                raise
+            return None
+        if said["Status"] == "running":
+            return ContainerState("running", said.get("Health", {}).get("Status", ""))
+        return ContainerState(said["Status"], f"exit code {said['ExitCode']}" if said["Status"] == "exited" else "")
+
+    def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
+        """The lines that it has printed.
+
+        Args:
+            run: the directory of its run.
+            follow: until it has ended.
+
+        Raises:
+            DockerError: Docker does not tell.
+        """
+        command = ["docker", "logs", *(["--follow"] if follow else []), self.number]
+        said = ""
+        with (
+            _installed(),
+            subprocess.Popen(
+                command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            for said in process.stdout or ():
+                yield said.rstrip("\r\n")
+            if process.wait():
+                raise DockerError(f"docker logs has failed: {said.strip() or 'it says nothing'}")
+
+    def end(self, *, now: bool, say: Callable[[str], None]) -> ContainerState | None:
+        """End it and wait for that; what Docker says of it then.
+
+        Args:
+            now: do not wait for an update and a checkpoint.
+            say: takes a sentence that the user should read.
+
+        Raises:
+            DockerError: Docker does not answer.
+        """
+        if now:
+            call(["docker", "kill", self.number])
+        else:
+            say(f"container {self.number} ends at its next update, with a checkpoint; --now does not wait for that")
+            call(["docker", "stop", self.number], patience=None)  # Docker waits for as long as the container was given
+        return self.state()
+
+
+def host_user() -> HostUser:
+    """Whose files those of a run are to be: the user of this process."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    return HostUser(uid, os.getgid(), name)
+
+
+def submit(job: Submission, run: RunDirectory) -> Container:
+    """Start a container that Docker keeps; its id is kept in the directory of the run. The one before is removed.
+
+    Args:
+        job: the container, the object that a dry run prints.
+        run: the directory of the run, which exists.
+
+    Raises:
+        DockerError: Docker does not take it.
+    """
+    before = Container.of(run)
+    write_files(job)
+    name = call(job.argv, patience=None).split()[-1][:12]  # an image that is not here is fetched first
+    write_atomically(run.docker_job, f"{name}\n", lasting=True)
+    if before is not None:
+        with suppress(DockerError):
+            call(["docker", "rm", before.number])
+    return Container(name)
+
+
+def write_files(job: Submission) -> None:
+    """Write the files that a container needs."""
+    for path, text in job.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text, lasting=True)
+
+
+def run_attached(job: Submission, signals: Signals) -> int:
+    """Run a container to its end, with its output here; the exit code of what runs in it.
+
+    Signals that come here are handed on by `docker run`. It gets one too when this process is killed.
+
+    Args:
+        job: the container, the object that a dry run prints.
+        signals: what came for this process.
+
+    Raises:
+        DockerError: nothing was started.
+    """
+    write_files(job)
+    told = 0
+    with (
+        _installed(),
+        subprocess.Popen(
+            job.argv, stdin=subprocess.DEVNULL, preexec_fn=stop_with_parent, start_new_session=True
+        ) as process,
+    ):
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(_TICK)
+                break
+            for number in signals.received[told:]:
+                process.send_signal(number)
+                told += 1
+    if code in _NOTHING_STARTED:
+        raise DockerError(f"Docker has started nothing (exit code {code}): what it says to that stands above.")
+    ended_by = abs(code) - _BY_SIGNAL if code > 0 else -code
+    if ended_by in signals.received:  # before the launcher inside could listen
+        return ExitCode.INTERRUPTED
+    if code > _BY_SIGNAL + 1 and code != ExitCode.INTERRUPTED:
+        name = Signal(ended_by).name if ended_by in set(Signal) else f"exit code {code}"
+        raise LauncherError(f"The container was ended by {name}: memory was short, or somebody has killed it.")
+    return code
+
+
+def call(command: Sequence[str], patience: float | None = _ANSWER) -> str:
+    """What a command of Docker's prints.
+
+    Args:
+        command: the command.
+        patience: seconds that it may take; None for a command that waits for something.
+
+    Raises:
+        DockerError: it is not installed, fails, or does not end.
+    """
+    try:
+        with _installed():
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=patience, stdin=subprocess.DEVNULL
+            )
+    except subprocess.TimeoutExpired:
+        raise DockerError(f"docker {command[1]} has not answered for {patience:g} seconds.") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "--help" not in line]
+        words = "; ".join(lines).removeprefix("docker: ").rstrip(".") or f"exit code {done.returncode}"
+        raise DockerError(f"docker {command[1]} refuses: {words}.")
+    return done.stdout
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise DockerError("Docker is not installed here: there is no docker.") from None
