@@ -275,7 +275,7 @@ class Launcher:
         announce_world(self._console, plan)
         spec = self._spec(round_, plan, leads=True)
         watch = Watch(run, Limits.of(self._recipe, plan.topology.world_size), self._me.name)
-        handle = SharedRun(LocalRunner().start(spec, run), run, round_.number, together, grace)
+        handle = SharedRun(LocalRunner().start(spec, run), run, round_.number, together, grace, self._console.print)
         display = (bar_display if self._console.is_terminal else line_display)(plan, self._console)
         round_.publish(run)
         with display:

@@ -86,8 +86,9 @@ class Follower:
         handle = LocalRunner().start(self._spec_of(round_), self._run)
         watch = Watch(self._run, self._limits, self._me.name)
         deadline = float("inf")
+        code = None
         try:
-            while handle.wait(LOOK) is None:
+            while (code := handle.wait(LOOK)) is None:
                 came = len(self._signals.received)
                 if came and deadline == float("inf"):
                     self._me.leaves()  # who leads stops the run at an update, and it goes on without us
@@ -99,7 +100,7 @@ class Follower:
         finally:
             handle.close()
             self._last, self._ended_at = round_.number, time.monotonic()
-            self._me.has_ended(round_.number)
+            self._me.has_ended(round_.number, failed=bool(code))
 
     def _is_over(self, round_: Round) -> bool:
         told = Round.read(self._run)  # None where it cannot be read just now, or nobody leads

@@ -28,6 +28,7 @@ class NodeState:
         leaving: whether it was asked to stop, and wants no part in another round.
         launch: that it belongs to, where all of its machines were started together.
         place: its number among them.
+        failed: whether its part of the last round ended by itself, and not well.
     """
 
     process: str
@@ -35,6 +36,7 @@ class NodeState:
     leaving: bool = False
     launch: str = ""
     place: int | None = None
+    failed: bool = False
 
 
 class Node:
@@ -57,9 +59,9 @@ class Node:
         self._state = NodeState(this_process(), launch=launch, place=place)
         self._write()
 
-    def has_ended(self, number: int) -> None:
+    def has_ended(self, number: int, *, failed: bool = False) -> None:
         """Tell that nothing of a round runs here any more."""
-        self._state = replace(self._state, ended=number)
+        self._state = replace(self._state, ended=number, failed=failed)
         self._write()
 
     def leaves(self) -> None:

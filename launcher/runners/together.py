@@ -107,17 +107,28 @@ class SharedRun:
         number: of the round.
         together: the launchers.
         grace: seconds that the others have to save and end after this machine has.
+        say: takes a sentence that the user should read.
     """
 
-    def __init__(self, local: RunHandle, run: RunDirectory, number: int, together: Together, grace: float) -> None:
+    def __init__(
+        self,
+        local: RunHandle,
+        run: RunDirectory,
+        number: int,
+        together: Together,
+        grace: float,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         self._local = local
         self._run = run
         self._number = number
         self._together = together
         self._grace = grace
+        self._say = say
         self._others = {name: state for name, state in together.seen().items() if name in together.round[1:]}
         self._stopping = False
         self._ended_at = self._over_at = float("inf")
+        self._left_out: dict[str, float] = {}  # since when
         self.lost: list[str] = []
 
     @property
@@ -138,6 +149,7 @@ class SharedRun:
         if code is None:
             if self.lost:
                 self.kill()
+            self._tell_left_out()
             return None
         if not running:
             return code
@@ -174,6 +186,16 @@ class SharedRun:
                 self.lost.append(state.process)
                 self._others[name] = replace(state, ended=self._number)
         return any(name in seen and seen[name].ended < self._number for name in self._others)
+
+    def _tell_left_out(self) -> None:
+        """Say whose part has failed in a round that goes on all the same, as where others have not met it."""
+        now = time.monotonic()
+        for name, state in self._others.items():
+            if state.ended < self._number or not state.failed or self.lost or self._stopping:
+                continue
+            if self._left_out.setdefault(name, now) + _APART < now:
+                self._left_out[name] = float("inf")
+                self._say(f"goes on without {state.process}, whose part has failed or could not be reached")
 
     def _tell_over(self) -> None:
         if self._over_at == float("inf"):

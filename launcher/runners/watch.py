@@ -146,6 +146,8 @@ class Watch:
             return None
         last = min(beats, key=lambda beat: beat.position)
         others = "; the other ranks wait for it" if any(beat.position > last.position for beat in beats) else ""
+        if not others and len({beat.node for beat in beats}) > 1:
+            others = "; all ranks wait for each other, as they do when a link is cut"
         return _record(last, f"no progress for {self._idle:.0f} s{others}")
 
 

@@ -183,6 +183,8 @@ def test_a_long_cut_leaves_one_host(run: Elastic, cut: int, recovered: Recovered
     run.reaches(world=1, after=made)
     recovered(time.monotonic() - since)
     assert other.ends() == 3, other.told
+    without = f"goes on without process {other.process.pid} on {run.site.hosts.names[1]}, whose part has failed"
+    assert without in first.told
     run.site.hosts.restore(cut)
     again = run.host(1)
     run.reaches(world=2, after=run.made())

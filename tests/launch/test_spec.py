@@ -13,9 +13,11 @@ import yaml
 
 from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
+from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import Plan, make_plan
 from launcher.plan.topology import Machine, Topology
 from launcher.recipe.load import load_recipe
+from launcher.recipe.node_range import NodeRange
 from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
 from tests.faults.table import Kind
@@ -94,6 +96,15 @@ def test_environment_carries_the_plan(tmp_path: Path) -> None:
     assert env["LAUNCHER_UPDATES"] == "5"
     assert env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
     assert env["OMP_NUM_THREADS"] == "4"  # 8 cores, 2 ranks
+
+
+def test_gloo_is_told_the_interface_by_which_machines_reach_each_other(tmp_path: Path) -> None:
+    plan, run = plan_of(tmp_path), RunDirectory(tmp_path / "run")
+    meeting = Meeting("head:29400", "it", NodeRange(2, 2), place=1, interface="eth7")
+    assert build_launch(plan, run, MACHINE, {}, meeting=meeting).env["GLOO_SOCKET_IFNAME"] == "eth7"
+    chosen = {"GLOO_SOCKET_IFNAME": "ib0"}
+    assert "GLOO_SOCKET_IFNAME" not in build_launch(plan, run, MACHINE, chosen, meeting=meeting).env
+    assert "GLOO_SOCKET_IFNAME" not in build_launch(plan, run, MACHINE, {}).env
 
 
 def test_workers_are_told_which_launch_they_belong_to(tmp_path: Path) -> None:
