@@ -247,7 +247,8 @@ def test_several_machines_are_planned_and_started_by_others() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "launcher: command line: launch.nodes: this command starts the ranks of one machine. "
-        "Hand it to Slurm by launcher submit, or set launch.nodes=1.\n"
+        "Hand it to Slurm by launcher submit, start each by --nodes, --node-rank and --rendezvous, or set "
+        "launch.nodes=1.\n"
     )
 
 

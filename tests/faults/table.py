@@ -89,9 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def recovered(record_property: Callable[[str, object], None]) -> Callable[[float], None]:
-    """Takes the seconds that a recovery took."""
-    return lambda seconds: record_property(_SECONDS, seconds)
+def recovered(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Takes the seconds that a recovery took, and where a test shows several rows, from which fault."""
+    return lambda seconds, what="": record_property(_SECONDS + what, seconds)
 
 
 Results = dict[str, list[Shown]]
@@ -121,9 +121,9 @@ class _Collector:
         if report.when != "call" and report.outcome == "passed":
             return
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
-        seconds = [value for name, value in report.user_properties if name == _SECONDS and isinstance(value, float)]
+        took = [(name, value) for name, value in report.user_properties if isinstance(value, float)]
         self._shown[report.nodeid] = [
-            Shown(fault, report.outcome, reason, max(seconds, default=None)) for fault in self._faults[report.nodeid]
+            Shown(fault, report.outcome, reason, _longest(fault, took)) for fault in self._faults[report.nodeid]
         ]
 
     def pytest_sessionfinish(self) -> None:
@@ -132,6 +132,11 @@ class _Collector:
         results = {test: shown for test, shown in sorted({**before, **self._shown}.items()) if shown}
         self._kept.write_bytes(_RESULTS.dump_json(results, indent=1) + b"\n")
         self._path.write_text(as_markdown(chain.from_iterable(results.values())), encoding="utf-8")
+
+
+def _longest(fault: Fault, took: Iterable[tuple[str, float]]) -> float | None:
+    """The seconds that a test has told of a fault, or of all that it shows."""
+    return max((seconds for name, seconds in took if name in (_SECONDS, _SECONDS + fault.what)), default=None)
 
 
 def as_markdown(shown: Iterable[Shown]) -> str:

@@ -15,11 +15,11 @@ from tests.processes import ROOT, launcher
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 ELASTIC = ROOT / "tests" / "tasks" / "elastic.yaml"
-UPDATES, EVERY = 800, 20
+UPDATES, EVERY = 600, 20
 SETTINGS = ("launch.nodes=1:2", f"train.updates={UPDATES}", f"checkpoint.every={EVERY}")
 TIMEOUT = 20  # seconds, of parallel.timeout: how long a cut is waited for
 ALIKE = ("model.safetensors", "optimizer.safetensors")
-Recovered = Callable[[float], None]
+Recovered = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Elastic:
     """An elastic run on two hosts, paced until it is to end.
 
+    Attributes:
+        launched: the launchers that were started first, by host.
+
     Args:
         site: the hosts.
         undisturbed: what the run is held against.
@@ -44,20 +47,20 @@ class Elastic:
     def __init__(self, site: Site, undisturbed: Path) -> None:
         self.site = site
         self._undisturbed = undisturbed
+        self.launched: list[Launched] = []
         site.slow.touch()
 
     def host(self, number: int) -> Launched:
         """Start the launcher of a host."""
         return self.site.launch(number, ELASTIC, *SETTINGS, f"parallel.timeout={TIMEOUT}")
 
-    def both(self) -> tuple[Launched, Launched]:
-        """The launcher that leads, on host 0, and the other one; two hosts train, and have saved."""
-        first = self.host(0)
-        self.reaches(world=1)
-        other = self.host(1)
+    def both(self) -> tuple[int, int]:
+        """Start both hosts, and wait until they have saved; the one that leads, and the other."""
+        self.launched = [self.host(0), self.host(1)]
         self.reaches(world=2)
         self.saves()
-        return first, other
+        led = int("joined: " in self.launched[0].told)
+        return led, 1 - led
 
     def made(self) -> int:
         """The last update."""
@@ -98,38 +101,37 @@ def run(site: Site, undisturbed: Path) -> Elastic:
     return Elastic(site, undisturbed)
 
 
-@pytest.mark.fault(
-    Kind.HOST,
-    "one of two hosts of an elastic run is lost",
-    by="SIGKILL of all that runs on it: on the other host than the one that leads",
-    outcome="the other goes on alone from the last checkpoint, with the same global batch; the same bits in the end",
-)
-def test_a_host_is_lost(run: Elastic, recovered: Recovered) -> None:
-    first, other = run.both()
-    since, made = time.monotonic(), run.site.checkpoint()
-    run.site.hosts.kill(1)
-    run.reaches(world=1, after=made)
-    recovered(time.monotonic() - since)
-    assert f"lost: process {other.process.pid} on {run.site.hosts.names[1]}\n" in first.told
-    run.check(first)
+LOST = "one of two hosts of an elastic run is lost"
+BACK = "a host that was lost comes back"
 
 
 @pytest.mark.fault(
     Kind.HOST,
-    "a host that was lost comes back",
+    BACK,
     by="its launcher is started again (seconds: until both have made an update)",
     outcome="it joins after an update that is finished and saved: none is made twice; the same bits in the end",
 )
-def test_a_host_comes_back(run: Elastic, recovered: Recovered) -> None:
-    first, _ = run.both()
-    run.site.hosts.kill(1)
-    alone = run.reaches(world=1, after=run.made())
+@pytest.mark.fault(
+    Kind.HOST,
+    LOST,
+    by="SIGKILL of all that runs on it: on the other host than the one that leads",
+    outcome="the other goes on alone from the last checkpoint, with the same global batch; the same bits in the end",
+)
+def test_a_host_is_lost_and_comes_back(run: Elastic, recovered: Recovered) -> None:
+    leads, other = run.both()
+    since, saved = time.monotonic(), run.site.checkpoint()
+    run.site.hosts.kill(other)
+    alone = run.reaches(world=1, after=saved)
+    recovered(time.monotonic() - since, LOST)
+    lost = f"lost: process {run.launched[other].process.pid} on {run.site.hosts.names[other]}\n"
+    assert lost in run.launched[leads].told
+
     since = time.monotonic()
-    again = run.host(1)
+    again = run.host(other)
     rows = run.reaches(world=2, after=alone[-1]["train/global_step"])
-    recovered(time.monotonic() - since)
+    recovered(time.monotonic() - since, BACK)
     assert rows[: len(alone)] == alone
-    run.check(first, again)
+    run.check(run.launched[leads], again)
 
 
 @pytest.mark.fault(
@@ -139,13 +141,13 @@ def test_a_host_comes_back(run: Elastic, recovered: Recovered) -> None:
     outcome="the other one leads, alone, from the last checkpoint; the same bits in the end",
 )
 def test_the_host_that_leads_is_lost(run: Elastic, recovered: Recovered) -> None:
-    _, other = run.both()
-    since, made = time.monotonic(), run.site.checkpoint()
-    run.site.hosts.kill(0)
-    run.reaches(world=1, after=made)
+    leads, other = run.both()
+    since, saved = time.monotonic(), run.site.checkpoint()
+    run.site.hosts.kill(leads)
+    run.reaches(world=1, after=saved)
     recovered(time.monotonic() - since)
-    assert "the launcher that led the run is gone: this one leads it now\n" in other.told
-    run.check(other)
+    assert "the launcher that led the run is gone: this one leads it now\n" in run.launched[other].told
+    run.check(run.launched[other])
 
 
 @pytest.mark.fault(
@@ -155,19 +157,20 @@ def test_the_host_that_leads_is_lost(run: Elastic, recovered: Recovered) -> None
     outcome="the update is finished when the link is back; nothing is started again; the same bits in the end",
 )
 def test_a_short_cut_is_waited_for(run: Elastic, recovered: Recovered) -> None:
-    first, other = run.both()
-    run.site.hosts.cut(1)
+    _, other = run.both()
+    told = [host.told.count("going on after") for host in run.launched]
+    run.site.hosts.cut(other)
     time.sleep(5)  # as long as the cut is: there is nothing to wait for
     made = run.made()
-    run.site.hosts.restore(1)
+    run.site.hosts.restore(other)
     since = time.monotonic()
     run.reaches(world=2, after=made)
     recovered(time.monotonic() - since)
-    assert first.told.count("going on after update") == 1  # when the second host came
-    run.check(first, other)
+    assert [host.told.count("going on after") for host in run.launched] == told
+    run.check(*run.launched)
 
 
-@pytest.mark.parametrize("cut", [1, 0], ids=["of the other host", "of the host that leads"])
+@pytest.mark.parametrize("leader", [False, True], ids=["of the other host", "of the host that leads"])
 @pytest.mark.fault(
     Kind.HOST,
     "the link between two hosts is cut for long",
@@ -176,16 +179,17 @@ def test_a_short_cut_is_waited_for(run: Elastic, recovered: Recovered) -> None:
     outcome="the host that leads goes on alone from the last checkpoint; the other ends, writes nothing, and joins "
     "again; the same bits in the end",
 )
-def test_a_long_cut_leaves_one_host(run: Elastic, cut: int, recovered: Recovered) -> None:
-    first, other = run.both()
-    since, made = time.monotonic(), run.site.checkpoint()
-    run.site.hosts.cut(cut)
-    run.reaches(world=1, after=made)
+def test_a_long_cut_leaves_one_host(run: Elastic, leader: bool, recovered: Recovered) -> None:
+    leads, other = run.both()
+    since, saved = time.monotonic(), run.site.checkpoint()
+    run.site.hosts.cut(leads if leader else other)
+    run.reaches(world=1, after=saved)
     recovered(time.monotonic() - since)
-    assert other.ends() == 3, other.told
-    without = f"goes on without process {other.process.pid} on {run.site.hosts.names[1]}, whose part has failed"
-    assert without in first.told
-    run.site.hosts.restore(cut)
-    again = run.host(1)
+    left = run.launched[other]
+    assert left.ends() == 3, left.told
+    without = f"goes on without process {left.process.pid} on {run.site.hosts.names[other]}, whose part has failed"
+    assert without in run.launched[leads].told
+    run.site.hosts.restore(leads if leader else other)
+    again = run.host(other)
     run.reaches(world=2, after=run.made())
-    run.check(first, again)
+    run.check(run.launched[leads], again)
