@@ -17,6 +17,7 @@ class Engine(str, Enum):
 
     SLURM = "slurm"
     RAY = "ray"
+    SKYPILOT = "skypilot"
 
 
 def submit(

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import ExitCode
+from launcher.launch.elsewhere import placed
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
-from launcher.recipe.schema import Recipe
 from launcher.rundir.layout import RunDirectory
 
 _IN_CONTAINER = "python3"  # its Python is not the one here
@@ -59,7 +59,6 @@ def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Su
         run: the directory of the run.
         python: the interpreter to start on every machine, where there is no container.
     """
-    recipe = _for_every_machine(plan)
     filled = {
         "checkpoints": shlex.quote(str(run.checkpoints)),
         "srun": _command(_srun(plan, run, python)),
@@ -67,14 +66,8 @@ def slurm_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Su
     }
     options = "\n".join(f"#SBATCH {option}" for option in _options(plan, run))
     script = f"#!/bin/bash\n{options}\n{_SCRIPT % filled}"
-    files = {run.slurm_recipe: recipe_to_yaml(recipe), run.slurm_script: script}
+    files = {run.slurm_recipe: recipe_to_yaml(placed(plan)), run.slurm_script: script}
     return Submission(("sbatch", "--parsable", str(run.slurm_script)), files)
-
-
-def _for_every_machine(plan: Plan) -> Recipe:
-    """The recipe with what was worked out here: a machine with less must refuse it, and not train something else."""
-    placed = {"nproc_per_node": plan.topology.nproc_per_node, "device": plan.topology.device}
-    return plan.recipe.model_copy(update={"launch": plan.recipe.launch.model_copy(update=placed)})
 
 
 def _options(plan: Plan, run: RunDirectory) -> Iterator[str]:

@@ -18,6 +18,7 @@ from launcher.recipe.schema import (
     SLURM_WORD,
     recipe_json_schema,
 )
+from launcher.recipe.skypilot_section import SKY_WORD, VARIABLE
 
 # The names that other launchers and trainers have for these keys.
 OTHER_WORDS = {
@@ -151,6 +152,8 @@ _EXPECTED_TEXT = {
     NODES: 'a range of them, such as "1:4"',
     NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
     RAY_ADDRESS: "an address, such as http://HOST:8265, without a password",
+    SKY_WORD: "a name as SkyPilot has them: letters, digits and . _ / : @ * -",
+    VARIABLE: "the name of a variable, such as WANDB_API_KEY, and not its value",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
     SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",

@@ -11,6 +11,7 @@ from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.node_range import NodeRange
 from launcher.recipe.ray_section import RaySection
 from launcher.recipe.section import Section
+from launcher.recipe.skypilot_section import SkypilotSection
 
 Count = Annotated[int, Field(ge=1, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -376,6 +377,9 @@ class LaunchSection(Section):
     accelerate: AccelerateSection = Field(default=AccelerateSection(), description="What accelerate launch reads.")
     slurm: SlurmSection = Field(default=SlurmSection(), description="What launcher submit --to slurm asks for.")
     ray: RaySection = Field(default=RaySection(), description="What launch.method=ray asks a Ray cluster for.")
+    skypilot: SkypilotSection = Field(
+        default=SkypilotSection(), description="What launcher submit --to skypilot asks for."
+    )
 
     @property
     def signal_before(self) -> int:

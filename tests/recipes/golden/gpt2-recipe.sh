@@ -75,6 +75,16 @@ launch:
     mounts: []
     options: {}
   ray: {address: null, cpus_per_rank: null}
+  skypilot:
+    accelerator: null
+    infra: null
+    use_spot: false
+    image: null
+    setup: null
+    runs: null
+    memory: null
+    disk: null
+    secrets: []
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -209,6 +219,17 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       "ray": {
         "address": null,
         "cpus_per_rank": null
+      },
+      "skypilot": {
+        "accelerator": null,
+        "infra": null,
+        "use_spot": false,
+        "image": null,
+        "setup": null,
+        "runs": null,
+        "memory": null,
+        "disk": null,
+        "secrets": []
       }
     },
     "checkpoint": {
