@@ -28,10 +28,18 @@ _PATIENCE = 900  # seconds, for some 460 MB
 # SkyPilot's own reading of a task file: its schema, its resources, its storage.
 READ = """
 import json, sys
-import sky
+import sky, yaml
 for path in sys.argv[1:]:
-    task = sky.Task.from_yaml(path)
+    config = yaml.safe_load(open(path))
+    values = [(name, "value") for name in config.get("secrets", {})]  # as by --secret
+    task = sky.Task.from_yaml_config(config, secrets_overrides=values)
     print(json.dumps([task.name, task.num_nodes, sorted(task.secrets), [str(one) for one in task.resources]]))
+    try:
+        sky.Task.from_yaml_config({**yaml.safe_load(open(path)), "resourses": {}})
+    except ValueError as error:
+        assert "resourses" in str(error)
+    else:
+        raise AssertionError("a key that it does not know was read")
 """
 
 
