@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher.runners.address import free_port
-from tests.processes import clean_environment, processes_with, wait_until
+from tests.processes import ROOT, clean_environment, processes_with, wait_until
 
 _STORE = 100_000_000  # bytes, of the memory that the machine shares
 
@@ -32,7 +32,9 @@ class RayCluster:
         # The names of its sockets must be short, and those of pytest's folders are not.
         self._folder = Path(tempfile.mkdtemp(prefix="ray-"))
         port, jobs = free_port(), free_port()
-        found = {} if packages is None else {"PYTHONPATH": f"{packages}:{os.environ.get('PYTHONPATH', '')}"}
+        found = {}
+        if packages is not None:
+            found = {"PYTHONPATH": f"{packages}:{ROOT}", "PATH": f"{packages / 'bin'}:{os.environ['PATH']}"}
         self._own = {"RAY_USAGE_STATS_ENABLED": "0", **found}
         self.environment = {
             **self._own,
