@@ -35,7 +35,9 @@ class RayCluster:
         found = {}
         if packages is not None:
             found = {"PYTHONPATH": f"{packages}:{ROOT}", "PATH": f"{packages / 'bin'}:{os.environ['PATH']}"}
-        self._own = {"RAY_USAGE_STATS_ENABLED": "0", **found}
+        # On a busy machine, workers that are slow to begin would else be killed and begun again, for ever.
+        busy = {"RAY_worker_register_timeout_seconds": "600", "RAY_worker_niceness": "0"}
+        self._own = {"RAY_USAGE_STATS_ENABLED": "0", **busy, **found}
         self.environment = {
             **self._own,
             "RAY_ADDRESS": f"127.0.0.1:{port}",
