@@ -18,6 +18,7 @@ class Engine(str, Enum):
     SLURM = "slurm"
     RAY = "ray"
     DOCKER = "docker"
+    SKYPILOT = "skypilot"
 
 
 def submit(

@@ -33,7 +33,7 @@ def submit_job(
     request: Request,
     choice: RunChoice,
     job_of: Callable[[RunDirectory], Submission],
-    send: Callable[[Submission, RunDirectory], SubmittedJob],
+    send: Callable[[Submission, RunDirectory], SubmittedJob | None],
 ) -> int:
     """Submit a job; the exit code.
 
@@ -41,7 +41,8 @@ def submit_job(
         request: the recipe with its plan for the machines of the engine.
         choice: which run it is.
         job_of: the job of a run.
-        send: hands a job to the engine; what that refuses leaves no directory behind.
+        send: hands a job to the engine, which may answer to its own commands alone (None); what it refuses leaves no
+            directory behind.
 
     Raises:
         RunDirectoryHeldError: the run has a job already.
@@ -65,6 +66,8 @@ def submit_job(
                 folder.rmdir()
             run.path.rmdir()
         raise
+    if job is None:
+        return ExitCode.DONE
     number = job.number
     console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
     return ExitCode.DONE

@@ -6,7 +6,9 @@ import os.path
 from pathlib import Path
 from typing import Any
 
+from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan
+from launcher.plan.topology import Machine
 from launcher.recipe.schema import Recipe
 
 
@@ -43,3 +45,23 @@ def code_folders(recipe: Recipe, recipe_folder: Path) -> list[Path]:
     files += [recipe.launch.accelerate.config_file] if recipe.launch.accelerate.config_file else []
     folders = (Path(os.path.normpath(file)).parent for file in files if Path(file).is_absolute())
     return list(dict.fromkeys([recipe_folder, *folders]))
+
+
+def machine_elsewhere(recipe: Recipe, whose: str, cores: int | None = None) -> Machine:
+    """The machine that a recipe asks for.
+
+    Args:
+        recipe: the recipe.
+        whose: where the machines are, in words.
+        cores: of each rank; by default one, and one for each of its data-loading processes.
+
+    Raises:
+        RequestError: the recipe does not say how many ranks a machine has.
+    """
+    launch, on_gpus = recipe.launch, recipe.launch.device != "cpu"
+    if on_gpus and launch.nproc_per_node == "auto":
+        wrong = f"auto is one rank for each GPU, and how many GPUs {whose} have cannot be seen from here"
+        cure = "Set launch.nproc_per_node to a number, or launch.device=cpu"
+        raise RequestError([Mistake("launch.nproc_per_node", wrong, cure)])
+    ranks = 1 if launch.nproc_per_node == "auto" else launch.nproc_per_node
+    return Machine(cpus=ranks * (cores or 1 + recipe.data.workers), gpus=ranks if on_gpus else 0)

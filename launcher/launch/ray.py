@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 
 from launcher.errors import Mistake, RequestError
+from launcher.launch.elsewhere import as_planned, machine_elsewhere
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine, this_machine
@@ -36,17 +37,7 @@ def ray_machine(recipe: Recipe) -> Machine:
     Raises:
         RequestError: it does not say how many ranks that are.
     """
-    launch, on_gpus = recipe.launch, recipe.launch.device != "cpu"
-    if on_gpus and launch.nproc_per_node == "auto":
-        mistake = Mistake(
-            "launch.nproc_per_node",
-            "auto is one rank for each GPU, and how many GPUs the machines of a Ray cluster have cannot be seen from "
-            "here",
-            "Set launch.nproc_per_node to a number, or launch.device=cpu",
-        )
-        raise RequestError([mistake])
-    ranks = 1 if launch.nproc_per_node == "auto" else launch.nproc_per_node
-    return Machine(cpus=ranks * _cores(recipe), gpus=ranks if on_gpus else 0)
+    return machine_elsewhere(recipe, "the machines of a Ray cluster", _cores(recipe))
 
 
 def ray_arguments(plan: Plan) -> tuple[str, ...]:
@@ -68,8 +59,6 @@ def ray_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Subm
         python: the interpreter to start there.
     """
     launch = plan.recipe.launch
-    placed = {"nproc_per_node": plan.topology.nproc_per_node, "device": plan.topology.device}
-    recipe = plan.recipe.model_copy(update={"launch": launch.model_copy(update=placed)})
     # Ray kills a job three seconds after it has told it to stop, unless the job's environment says otherwise.
     to_end = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(launch.grace) + _TO_END)}}
     argv = (
@@ -79,7 +68,7 @@ def ray_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Subm
         *("--", python, "-m", "launcher", "run", str(run.ray_recipe)),
         *("--runs", str(run.path.parent), "--run-id", run.path.name, "--resume", "auto"),
     )
-    return Submission(argv, {run.ray_recipe: recipe_to_yaml(recipe)})
+    return Submission(argv, {run.ray_recipe: recipe_to_yaml(as_planned(plan))})
 
 
 def refuse_missing_ray(recipe: Recipe) -> None:

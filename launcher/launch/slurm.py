@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ExitCode
+from launcher.launch.elsewhere import as_planned
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
-from launcher.recipe.schema import Recipe
 from launcher.rundir.layout import RunDirectory
 
 _IN_CONTAINER = "python3"  # its Python is not the one here
@@ -104,13 +104,7 @@ def batch_script(options: Iterable[str], names: Names, step: str, preamble: str 
 
 def recipe_text(plan: Plan) -> str:
     """The recipe that every machine of a job is given."""
-    return recipe_to_yaml(_for_every_machine(plan))
-
-
-def _for_every_machine(plan: Plan) -> Recipe:
-    """The recipe with what was worked out here: a machine with less must refuse it, and not train something else."""
-    placed = {"nproc_per_node": plan.topology.nproc_per_node, "device": plan.topology.device}
-    return plan.recipe.model_copy(update={"launch": plan.recipe.launch.model_copy(update=placed)})
+    return recipe_to_yaml(as_planned(plan))
 
 
 def options_of(plan: Plan, log: Path) -> Iterator[str]:

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from launcher.recipe.section import Section
+from launcher.recipe.section import VARIABLE, Section
 
 IMAGE = r"^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$"
 SHARED_MEMORY = r"^[1-9][0-9]{0,8}[kmg]$"
-VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$"
 
 

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import Any
 
-from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY, VARIABLE
+from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY
 from launcher.recipe.ray_section import RAY_ADDRESS
 from launcher.recipe.schema import (
     ENTRY,
@@ -19,6 +19,8 @@ from launcher.recipe.schema import (
     SLURM_WORD,
     recipe_json_schema,
 )
+from launcher.recipe.section import VARIABLE
+from launcher.recipe.skypilot_section import SKY_WORD
 
 # The names that other launchers and trainers have for these keys.
 OTHER_WORDS = {
@@ -155,7 +157,8 @@ _EXPECTED_TEXT = {
     IMAGE: "the name of an image",
     NETWORK: "the name of a network",
     SHARED_MEMORY: "a whole number and k, m or g, such as 8g",
-    VARIABLE: "the name of a variable, without its value",
+    VARIABLE: "the name of a variable, such as WANDB_API_KEY, and not its value",
+    SKY_WORD: "a name as SkyPilot has them: letters, digits and . _ / : @ * -",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
     SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",

@@ -16,6 +16,7 @@ from launcher.recipe.fitting import hindrances
 from launcher.recipe.ray_rules import RAY_RULES
 from launcher.recipe.schema import BatchSection, Recipe
 from launcher.recipe.section import Section
+from launcher.recipe.skypilot_rules import SKYPILOT_RULES
 from launcher.recipe.slurm_rules import SLURM_RULES
 
 Rule = Callable[[Recipe], Iterator[Mistake]]
@@ -226,6 +227,7 @@ _RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     *SLURM_RULES,
     *RAY_RULES,
     *DOCKER_RULES,
+    *SKYPILOT_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

@@ -12,6 +12,7 @@ from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.node_range import NodeRange
 from launcher.recipe.ray_section import RaySection
 from launcher.recipe.section import Section
+from launcher.recipe.skypilot_section import SkypilotSection
 
 Count = Annotated[int, Field(ge=1, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -378,6 +379,9 @@ class LaunchSection(Section):
     slurm: SlurmSection = Field(default=SlurmSection(), description="What launcher submit --to slurm asks for.")
     ray: RaySection = Field(default=RaySection(), description="What launch.method=ray asks a Ray cluster for.")
     docker: DockerSection = Field(default=DockerSection(), description="What a container of Docker is given.")
+    skypilot: SkypilotSection = Field(
+        default=SkypilotSection(), description="What launcher submit --to skypilot asks for."
+    )
 
     @property
     def signal_before(self) -> int:

@@ -173,6 +173,21 @@ class RunDirectory:
         return self.ray / "job_id"
 
     @property
+    def skypilot(self) -> Path:
+        """Folder of what SkyPilot was given, for runs that were submitted to it."""
+        return self.path / "skypilot"
+
+    @property
+    def skypilot_recipe(self) -> Path:
+        """The recipe that a job of SkyPilot runs."""
+        return self.skypilot / "recipe.yaml"
+
+    @property
+    def skypilot_task(self) -> Path:
+        """The task file that SkyPilot was given."""
+        return self.skypilot / "task.yaml"
+
+    @property
     def stop(self) -> Path:
         """There once the ranks on Ray are to end at their next update: no signal reaches them from here."""
         return self.path / ".stop"

@@ -16,7 +16,9 @@ from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
 
 _ID = re.compile(r"\braysubmit_\w+")
-_STATES = ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
+# Ray tells it in sentences; what runs still or waits, by its own word.
+_TOLD = re.compile(r"Job '[^']+' (succeeded|was stopped|failed)\b|Status for job '[^']+': (?:JobStatus\.)?(\w+)")
+_WORDS = {"succeeded": "SUCCEEDED", "was stopped": "STOPPED", "failed": "FAILED"}
 _LOOK = 1.0  # seconds between two questions, each of which starts a program
 _ANSWER = 120.0  # seconds that a command may take: it imports much
 
@@ -81,8 +83,10 @@ class Job:
             if "does not exist" in str(error):
                 return None
             raise
-        told = [word.strip("'\".,:") for word in said.split()]
-        return next((JobState(word) for word in told if word in _STATES), None)
+        told = _TOLD.search(said)
+        if told is None:
+            raise RayError(f"ray job status has answered {said.strip()!r}, which names no state.")
+        return JobState(_WORDS.get(told[1], told[2]))
 
     def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
         """The lines that it has printed; with `follow` until it has ended.

@@ -116,8 +116,10 @@ def main() -> None:
     that outlive the interpreter now and then abort the process as Python takes it down (torch 2.13), and a finished
     run would be called failed: only what was registered to be done at the end is done.
     """
-    started_by = int(os.environ.get(STARTED_BY, "0"))
-    end_with_parent("" if started_by else AGENT, started_by)
+    if os.environ.get(STARTED_BY) == str(os.getppid()):
+        end_with_parent(parent=int(os.environ[STARTED_BY]))
+    else:
+        end_with_parent(AGENT)
     run, env = RunDirectory.from_environ(os.environ), DistEnv.read(os.environ)
     generation = Generation.from_environ(run, os.environ)
     log_to(run.rank_log(env.rank))

@@ -1,6 +1,6 @@
 """The launches of the shipped recipes, of an elastic one and of one with its own accelerate config, to be compared.
 
-And some of them as jobs of Slurm.
+And some of them as jobs of Slurm and of SkyPilot.
 
 `python -m tests.recipes.golden` writes them anew.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.launch.build import build_launch
+from launcher.launch.skypilot import sky_job, sky_machine
 from launcher.launch.slurm import slurm_job
 from launcher.launch.slurm_fit import node_machine
 from launcher.launch.submission import Submission
@@ -56,6 +57,35 @@ JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "slurm-plain_loop.sh": ("plain_loop/recipe.yaml", ("launch.device=cpu",)),
 }
+# The same for SkyPilot.
+SKY_JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "skypilot-digits.yaml": ("digits/recipe.yaml", ("launch.device=cpu", "launch.skypilot.setup=pip install launcher")),
+    "skypilot-gpt2.yaml": (
+        "gpt2/recipe.yaml",
+        (
+            "launch.nodes=4",
+            "launch.nproc_per_node=8",
+            "launch.skypilot.accelerator=H100",
+            "launch.skypilot.infra=k8s",
+            "launch.skypilot.image=docker:registry.example/team/launcher:1",
+            "launch.skypilot.runs=shared",
+            "launch.skypilot.secrets=[WANDB_API_KEY, HF_TOKEN]",
+        ),
+    ),
+    "skypilot-spot.yaml": (
+        "sft/lora.yaml",
+        (
+            "launch.nproc_per_node=1",
+            "launch.skypilot.accelerator=A100",
+            "launch.skypilot.infra=aws/us-east-1",
+            "launch.skypilot.setup=pip install uv\nuv pip install launcher",
+            "launch.skypilot.use_spot=true",
+            "launch.skypilot.runs=s3://runs",
+            "launch.skypilot.memory=64",
+            "launch.skypilot.disk=512",
+        ),
+    ),
+}
 
 
 def golden_file(recipe: Path) -> Path:
@@ -82,7 +112,7 @@ def job_of(path: Path, overrides: Sequence[str], run: Path = Path("/runs/id")) -
 
 
 def script_of(job: Submission) -> str:
-    """The script that Slurm is given: the last word of the command names it."""
+    """The script or task file that an engine is given: the last word of the command names it."""
     return job.files[Path(job.argv[-1])]
 
 
@@ -93,9 +123,20 @@ def job_text(name: str) -> str:
     return f"{script_of(job)}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
 
 
+def sky_text(name: str) -> str:
+    """The task file of a job of SkyPilot and the command that submits it, the project's folder written as PROJECT."""
+    recipe_file, overrides = SKY_JOBS[name]
+    recipe = load_recipe(ROOT / "recipes" / recipe_file, overrides).recipe
+    plan = make_plan(recipe, choose_topology(recipe.launch, sky_machine(recipe)), batchnorm_uses(recipe))
+    job = sky_job(plan, RunDirectory(Path("/runs/id")))
+    return f"{script_of(job)}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for recipe_file in ALL:
         golden_file(recipe_file).write_text(launch_text(recipe_file))
     for job_file in JOBS:
         (GOLDEN / job_file).write_text(job_text(job_file))
+    for sky_file in SKY_JOBS:
+        (GOLDEN / sky_file).write_text(sky_text(sky_file))

@@ -84,6 +84,16 @@ launch:
     env: []
     stop_timeout: null
     options: {}
+  skypilot:
+    accelerator: null
+    infra: null
+    use_spot: false
+    image: null
+    setup: null
+    runs: null
+    memory: null
+    disk: null
+    secrets: []
 checkpoint: {every: null, minutes: 15.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -230,6 +240,17 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         "env": [],
         "stop_timeout": null,
         "options": {}
+      },
+      "skypilot": {
+        "accelerator": null,
+        "infra": null,
+        "use_spot": false,
+        "image": null,
+        "setup": null,
+        "runs": null,
+        "memory": null,
+        "disk": null,
+        "secrets": []
       }
     },
     "checkpoint": {
