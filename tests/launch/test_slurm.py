@@ -17,16 +17,16 @@ from launcher.runners.place import Place, slurm_place
 from launcher.runners.slurm import Job
 from launcher.runners.supervise import Signals
 from tests.processes import ROOT, clean_environment, launcher, wait_until
-from tests.recipes.golden import GOLDEN, JOBS, job_of, job_text
+from tests.recipes.golden import ARRAY, GOLDEN, JOBS, array_text, job_of, job_text
 
 DIGITS = ROOT / "recipes" / "digits" / "recipe.yaml"
 MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", [*JOBS, ARRAY])
 def test_scripts_of_jobs(name: str) -> None:
     """If it changed on purpose: python -m tests.recipes.golden, and read the difference before you commit it."""
-    text = job_text(name)
+    text = array_text() if name == ARRAY else job_text(name)
     assert text == (GOLDEN / name).read_text()
     script = text.rpartition("\n$ ")[0]
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False, capture_output=True).stderr == ""
