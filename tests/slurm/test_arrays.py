@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import launcher, wait_until
 from tests.slurm.cluster import Cluster
-from tests.slurm.test_slurm import MORTAL
+from tests.slurm.submitted import MORTAL
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
