@@ -26,12 +26,13 @@ MAY_IMPORT = {
     "launch": GROUND,
     "report": GROUND,
     "runners": {*GROUND, "launch"},
-    "cli": {*GROUND, "launch", "runners", "report"},
+    "doctor": GROUND,
+    "cli": {*GROUND, "launch", "runners", "report", "doctor"},
     "trackers": {"errors", "recipe", "plan", "rundir", "linux"},
     "train": {*GROUND, "trackers"},
     "worker": {*GROUND, "trackers", "train"},
 }
-NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "cli"}
+NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "doctor", "cli"}
 
 
 def modules() -> Iterator[tuple[str, str, set[str]]]:
@@ -117,6 +118,7 @@ sys.exit(code)
         ("run", "recipes/digits/accelerate.yaml", "--dry-run"),
         ("submit", "recipes/digits/recipe.yaml", "launch.device=cpu", "--dry-run"),
         ("status", "--runs", "recipes"),
+        ("sweep", "recipes/digits/recipe.yaml", "optimizer.lr=0.1,0.2", "--dry-run"),
         ("plan", "recipes/digits/recipe.yaml", "batch.micro=x"),
     ],
     ids=" ".join,
