@@ -95,7 +95,7 @@ class Cluster:
         self._daemon("slurmctld", "-c")
         for name in self.nodes:
             self._daemon("slurmd", "-N", name)
-        self._wait_until_idle()
+        self._wait_until_idle(*self.nodes)
 
     def lose(self, node: str) -> None:
         """Let a node be gone at once with all that ran on it; Slurm is told what it would find out by itself."""
@@ -109,11 +109,11 @@ class Cluster:
         """Bring a lost node back."""
         self._daemon("slurmd", "-N", node)
         self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        self._wait_until_idle()
+        self._wait_until_idle(node)
 
-    def _wait_until_idle(self) -> None:
+    def _wait_until_idle(self, *nodes: str) -> None:
         until = time.monotonic() + 60
-        while len(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()) < len(self.nodes):
+        while not set(nodes) <= set(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()):
             if time.monotonic() > until:
                 raise TimeoutError(self.call("sinfo", "-N"))
             time.sleep(0.1)
