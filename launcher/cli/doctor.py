@@ -28,6 +28,7 @@ def doctor(
     KEY=VALUE sets keys of the recipe.
     """
     import os
+    from contextlib import nullcontext
 
     from launcher.cli.doctor_network import Together, measure, read_measurable
     from launcher.cli.doctor_text import print_cost, print_finding, print_json
@@ -40,10 +41,11 @@ def doctor(
     together = Together.of(nodes, node_rank, rendezvous)
     request = None if recipe is None else read_measurable(recipe, overrides or [], together)
     console, findings = lasting_console(soft_wrap=True), []
-    for finding in examine(os.environ, Path.home(), runs):
-        findings.append(finding)
-        if not as_json:
-            print_finding(console, finding)
+    with nullcontext() if as_json else console.status("looking at this machine"):
+        for finding in examine(os.environ, Path.home(), runs):
+            findings.append(finding)
+            if not as_json:
+                print_finding(console, finding)
     measured = None if request is None else measure(request, runs, together)
     if measured is not None:
         findings += measured.findings

@@ -82,13 +82,3 @@ def test_an_array_of_runs(jobs: Cluster, runs: Path, tmp_path_factory: pytest.Te
     wait_until(lambda: jobs.call("squeue", "-h").strip() == "", 60)
     told = launcher(*grid, "--results", "--runs", str(runs), env=environment).stdout
     assert [row.split()[1:3] for row in told.splitlines() if row.strip().startswith("0.0")] == [["done", "300"]] * 3
-
-
-def test_runs_that_need_other_machines_are_refused(tmp_path: Path) -> None:
-    done = launcher("sweep", str(MORTAL), "launch.nodes=1,2", "--to", "slurm", "--runs", str(tmp_path / "runs"))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "launcher: --to slurm: an array asks for the same in each of its tasks, and here it would be "
-        "--nodes=1 --nodes=1 --ntasks=1 and --nodes=2 --nodes=2 --ntasks=2. "
-        "Make a sweep for each, with a --sweep-id of its own.\n"
-    )
