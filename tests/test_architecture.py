@@ -27,12 +27,16 @@ MAY_IMPORT = {
     "launch": GROUND,
     "report": GROUND,
     "runners": {*GROUND, "launch"},
-    "cli": {*GROUND, "launch", "runners", "report", "dashboard"},
+    "doctor": GROUND,
+    "cli": {*GROUND, "launch", "runners", "report", "dashboard", "doctor"},
     "trackers": {"errors", "recipe", "plan", "rundir", "linux", "dashboard"},
     "train": {*GROUND, "trackers"},
     "worker": {*GROUND, "trackers", "train", "dashboard"},
 }
-NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "cli", "dashboard"}
+NO_HEAVY = {"errors", "linux", "words", "rundir", "recipe", "plan", "launch", "report", "runners", "cli"} | {
+    "dashboard",
+    "doctor",
+}
 
 
 def modules() -> Iterator[tuple[str, str, set[str]]]:
@@ -120,6 +124,7 @@ sys.exit(code)
         ("submit", "recipes/digits/recipe.yaml", "--to", "ray", "launch.device=cpu", "--dry-run"),
         ("status", "--runs", "recipes"),
         ("dashboard", "recipes/digits/recipe.yaml", "--dry-run"),
+        ("sweep", "recipes/digits/recipe.yaml", "optimizer.lr=0.1,0.2", "--dry-run"),
         ("plan", "recipes/digits/recipe.yaml", "batch.micro=x"),
     ],
     ids=" ".join,

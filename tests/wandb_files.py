@@ -30,6 +30,7 @@ class LoggedRun:
     name: str = ""
     entity: str = ""
     group: str = ""
+    sweep: str = ""
     tags: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)

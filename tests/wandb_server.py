@@ -115,6 +115,7 @@ class WandbServer:
         run.name = sent.get("displayName") or run.name
         run.entity = sent.get("entity") or ENTITY
         run.group = sent.get("groupName") or run.group
+        run.sweep = sent.get("sweep") or run.sweep
         run.tags = tuple(sent.get("tags") or run.tags)
         if sent.get("config"):
             run.config = {key: entry["value"] for key, entry in json.loads(sent["config"]).items()}

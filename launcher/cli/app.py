@@ -7,7 +7,22 @@ from io import TextIOWrapper
 
 import typer
 
-from launcher.cli import cancel, dashboard, export, logs, plan, prove, report, run, schema, status, submit, sweep, sync
+from launcher.cli import (
+    cancel,
+    dashboard,
+    doctor,
+    export,
+    logs,
+    plan,
+    prove,
+    report,
+    run,
+    schema,
+    status,
+    submit,
+    sweep,
+    sync,
+)
 from launcher.errors import ExitCode, LauncherError
 
 app = typer.Typer(
@@ -26,6 +41,7 @@ app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("prove")(prove.prove)
+app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("sync")(sync.sync)

@@ -39,7 +39,7 @@ def prove_here(request: Request, runs: Path, as_json: bool) -> int:
         outcome = watched(
             numbered(spec, take_over(run)),
             run,
-            Steps(Console(file=sys.stderr)),
+            Steps(Console(file=sys.stderr), STEP_MARK),
             signals,
             request.plan.recipe.launch.grace,
             Limits(),
@@ -58,13 +58,15 @@ def prove_here(request: Request, runs: Path, as_json: bool) -> int:
 
 
 class Steps:
-    """Shows what a proof is doing, on a terminal; elsewhere nothing.
+    """Shows what ranks are doing that make no updates, on a terminal; elsewhere nothing.
 
     Args:
         console: the terminal.
+        mark: what a line of rank 0 begins with that says it.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, mark: str) -> None:
+        self._mark = mark
         self._status = console.status(Text("starting the ranks"))
 
     def __enter__(self) -> Steps:
@@ -75,16 +77,16 @@ class Steps:
         self._status.stop()
 
     def row(self, row: Mapping[str, float | None]) -> None:
-        """A proof makes no updates."""
+        """There are no updates."""
 
     def line(self, text: str) -> None:
         """Show the step that rank 0 is in; what the user's own code prints is in its log."""
-        if text.startswith(STEP_MARK):
-            self._status.update(Text(text.removeprefix(STEP_MARK)))
+        if text.startswith(self._mark):
+            self._status.update(Text(text.removeprefix(self._mark)))
 
     def tick(self) -> None:
         """The status moves by itself."""
 
     def stopping(self, signal_name: str, hurries: bool) -> None:
-        """Say that the proof was asked to stop."""
+        """Say that they were asked to stop."""
         self._status.update(f"{signal_name}: ending")

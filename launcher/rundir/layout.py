@@ -63,6 +63,11 @@ class RunDirectory:
         return self.path / "proof.json"
 
     @property
+    def network(self) -> Path:
+        """What `launcher doctor` has measured."""
+        return self.path / "network.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints, each a folder named by its update."""
         return self.path / "checkpoints"

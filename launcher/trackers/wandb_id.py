@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from launcher.rundir.layout import RunDirectory, write_atomically
 
@@ -11,8 +13,12 @@ LONGEST_ID = 64
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def wandb_id_of(run: RunDirectory) -> str:
+def wandb_id_of(run: RunDirectory, environ: Mapping[str, str] = MappingProxyType({})) -> str:
     """The id that the run directory keeps, or a new one, which it keeps from now on.
+
+    Args:
+        run: the directory of the run.
+        environ: the environment, in which the agent of a W&B sweep says as which run the server waits for this one.
 
     Raises:
         OSError: it can be neither read nor kept.
@@ -23,7 +29,8 @@ def wandb_id_of(run: RunDirectory) -> str:
         kept = ""
     if _ID.fullmatch(kept):
         return kept
-    chosen = new_wandb_id(run.path.name)
+    given = environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in environ else ""
+    chosen = given if _ID.fullmatch(given) else new_wandb_id(run.path.name)
     write_atomically(run.wandb_id, f"{chosen}\n", lasting=True)
     return chosen
 

@@ -64,7 +64,7 @@ def start_run(plan: Plan, run: RunDirectory, mode: Mode, patience: Patience) -> 
     Raises:
         Exception: whatever W&B raises.
     """
-    wandb_id = wandb_id_of(run)
+    wandb_id = wandb_id_of(run, os.environ)
     in_files = last_step(run.wandb, wandb_id) if mode == "offline" else 0
     handle = _init(plan, run, wandb_id, mode, patience)
     handle.define_metric("*", step_metric=X_AXIS)

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 
 from launcher.errors import LauncherError
 from launcher.linux import end_with_parent
@@ -15,6 +16,7 @@ from launcher.recipe.secret_values import without_secrets
 from launcher.rundir.failure import TRACEBACK_MARK, FailureRecord, release_rank, reserve_for_rank
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory
+from launcher.rundir.network import MEASURE
 from launcher.rundir.proof import PROVE
 from launcher.train.progress import Progress
 from launcher.worker.dist_env import STARTED_BY, DistEnv
@@ -44,10 +46,13 @@ class Worker:
         # what was trained lives as long as the process.
         self._kept: object = None
 
-    def work(self, proving: bool) -> int:
-        """Train, prove, or run the user's script; the exit code.
+    def work(self, told: Sequence[str]) -> int:
+        """Train, prove, measure, or run the user's script; the exit code.
 
         A failure is recorded before anything is torn down: what the other ranks then raise comes later.
+
+        Args:
+            told: the arguments of this worker, which say what to do instead of training.
         """
         script = False
         reserve_for_rank(self._run, self._env.rank)
@@ -59,10 +64,14 @@ class Worker:
                 from launcher.worker.components import run_script
 
                 self._kept = run_script(plan.recipe.script)
-            elif proving:
+            elif PROVE in told:
                 from launcher.worker.proving import run_proof
 
                 run_proof(plan, self._run, self._env, self._generation)
+            elif MEASURE in told:
+                from launcher.worker.measuring import run_measurement
+
+                run_measurement(plan, self._run, self._env, self._generation)
             else:
                 self._update = 0
                 self._heart = Heart(self._run, self._env.rank, Progress(), self._env.node)
@@ -124,7 +133,7 @@ def main() -> None:
     generation = Generation.from_environ(run, os.environ)
     log_to(run.rank_log(env.rank))
     worker = Worker(run, env, generation)
-    code = worker.work(proving=PROVE in sys.argv[1:])
+    code = worker.work(sys.argv[1:])
     if not code:
         atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -17,16 +17,16 @@ from launcher.runners.place import Place, slurm_place
 from launcher.runners.slurm import Job
 from launcher.runners.supervise import Signals
 from tests.processes import ROOT, clean_environment, launcher, wait_until
-from tests.recipes.golden import GOLDEN, JOBS, job_of, job_text, script_of
+from tests.recipes.golden import ARRAY, GOLDEN, JOBS, array_text, job_of, job_text, script_of
 
 DIGITS = ROOT / "recipes" / "digits" / "recipe.yaml"
 MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", [*JOBS, ARRAY])
 def test_scripts_of_jobs(name: str) -> None:
     """If it changed on purpose: python -m tests.recipes.golden, and read the difference before you commit it."""
-    text = job_text(name)
+    text = array_text() if name == ARRAY else job_text(name)
     assert text == (GOLDEN / name).read_text()
     script = text.rpartition("\n$ ")[0]
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False, capture_output=True).stderr == ""
@@ -138,6 +138,23 @@ def test_a_recipe_that_cannot_run_there_is_refused(name: str, tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr.replace("command line: ", "").replace(f"{MORTAL}:10: ", "")
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_that_need_other_machines_are_refused(tmp_path: Path) -> None:
+    done = launcher("sweep", str(MORTAL), "launch.nodes=1,2", "--to", "slurm", "--runs", str(tmp_path / "runs"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "launcher: --to slurm: an array asks for the same in each of its tasks, and here it would be "
+        "--nodes=1 --nodes=1 --ntasks=1 and --nodes=2 --nodes=2 --ntasks=2. "
+        "Make a sweep for each, with a --sweep-id of its own.\n"
+    )
+
+
+def test_an_array_of_runs_that_cannot_run_there_is_refused(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    done = launcher("sweep", str(MORTAL), "launch.nodes=1,1:4", "--to", "slurm", "--runs", str(runs))
+    assert (done.returncode, done.stdout, runs.exists()) == (2, "", False)
+    assert "launch.nodes: a job of Slurm has a fixed number of machines, not 1:4. Set launch.nodes=4." in done.stderr
 
 
 def test_the_file_and_the_line_are_named(tmp_path: Path) -> None:
@@ -274,6 +291,13 @@ def test_a_job_is_known_by_what_sbatch_has_answered(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     assert Job.of(run) is None
     run.slurm.mkdir()
-    for answer, job in (("12\n", Job("12")), ("12;west\n", Job("12", "west")), ("", None), ("oops", None)):
+    for answer, job in (
+        ("12\n", Job("12")),
+        ("12;west\n", Job("12", "west")),
+        ("12_3\n", Job("12_3")),
+        ("", None),
+        ("oops", None),
+        ("12_\n", None),
+    ):
         run.slurm_job.write_text(answer)
         assert Job.of(run) == job

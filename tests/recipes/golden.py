@@ -13,10 +13,12 @@ from pathlib import Path
 from launcher.launch.build import build_launch
 from launcher.launch.skypilot import sky_job, sky_machine
 from launcher.launch.slurm import slurm_job
+from launcher.launch.slurm_array import slurm_array
 from launcher.launch.slurm_fit import node_machine
 from launcher.launch.submission import Submission
 from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import make_plan
+from launcher.plan.sweep import grid
 from launcher.plan.topology import Machine, Topology, choose_topology
 from launcher.recipe.load import load_recipe
 from launcher.recipe.task_code import batchnorm_uses
@@ -24,7 +26,7 @@ from launcher.rundir.layout import RunDirectory
 from tests.processes import ROOT
 
 GOLDEN = Path(__file__).parent / "golden"
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.name != "sweep.yaml")  # which is W&B's
 OTHERS = [ROOT / "tests" / "tasks" / "elastic.yaml", ROOT / "tests" / "tasks" / "own_config.yaml"]
 ALL = [*RECIPES, *OTHERS]
 # Jobs, by the names of their files: the recipe, and what it is told for the cluster.
@@ -86,6 +88,14 @@ SKY_JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
+ARRAY = "slurm-sweep.sh"
+SWEPT = (
+    "optimizer.lr=0.01,0.003",
+    "batch.global=128,256",
+    "launch.nodes=2",
+    "launch.nproc_per_node=1",
+    "launch.device=cpu",
+)
 
 
 def golden_file(recipe: Path) -> Path:
@@ -132,6 +142,17 @@ def sky_text(name: str) -> str:
     return f"{script_of(job)}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
 
 
+def array_text() -> str:
+    """The script of an array and the command that submits it, two runs at a time."""
+    planned = []
+    for run in grid(SWEPT):
+        recipe = load_recipe(ROOT / "recipes" / "digits" / "recipe.yaml", run.overrides).recipe
+        plan = make_plan(recipe, choose_topology(recipe.launch, node_machine(recipe)), batchnorm_uses(recipe))
+        planned.append((plan, RunDirectory(Path("/runs/digits-sweep") / run.run_id)))
+    array = slurm_array(planned, at_once=2, python="python")
+    return f"{script_of(array)}\n$ {' '.join(array.argv)}\n"
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for recipe_file in ALL:
@@ -140,3 +161,4 @@ if __name__ == "__main__":
         (GOLDEN / job_file).write_text(job_text(job_file))
     for sky_file in SKY_JOBS:
         (GOLDEN / sky_file).write_text(sky_text(sky_file))
+    (GOLDEN / ARRAY).write_text(array_text())

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher.runners.address import free_port
+from tests.processes import processes_with
 
 _FREEZER = Path("/sys/fs/cgroup/freezer")
 _CONF = """
@@ -48,21 +49,26 @@ KillWait=60
 MinJobAge=3600
 PropagateResourceLimits=NONE
 EnforcePartLimits=ALL
+GresTypes=gpu
 """
+# GPUs for want of any: files that every machine has. Slurm hands them out as it does real ones.
+_GPUS = [f"/dev/tty{number}" for number in (1, 2)]
 
 
 class Cluster:
-    """A cluster of so many nodes of two cores.
+    """A cluster of so many nodes of two cores, and two GPUs that are none where this machine has such files.
 
     Attributes:
         environment: what commands need to find it.
+        nodes: the names of its nodes.
+        gpus: of each node.
 
     Args:
         folder: for all of its files.
         nodes: how many nodes.
     """
 
-    def __init__(self, folder: Path, nodes: int = 2) -> None:
+    def __init__(self, folder: Path, nodes: int = 3) -> None:
         self._folder = folder
         self._conf = folder / "slurm.conf"
         self.environment = {"SLURM_CONF": str(self._conf)}
@@ -72,12 +78,16 @@ class Cluster:
         tracking = "cgroup" if os.access(_FREEZER, os.W_OK) else "pgid"
         host = socket.gethostname().partition(".")[0]
         conf = _CONF.format(host=host, port=port, folder=folder, tracking=tracking)
+        self.gpus = len(_GPUS) if all(Path(file).exists() for file in _GPUS) else 0
+        gpus = f" Gres=gpu:{self.gpus}" if self.gpus else ""
         for name in self.nodes:
-            conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2\n"
+            conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2{gpus}\n"
         conf += f"PartitionName=all Nodes={','.join(self.nodes)} Default=YES MaxTime=INFINITE State=UP\n"
         for below in ("state", "log", *(f"spool/{name}" for name in self.nodes)):
             (folder / below).mkdir(parents=True)
         self._conf.write_text(conf)
+        devices = "".join(f"Name=gpu File={file}\n" for file in _GPUS[: self.gpus])
+        (folder / "gres.conf").write_text(devices)
         (folder / "cgroup.conf").write_text("CgroupMountpoint=/sys/fs/cgroup\nCgroupAutomount=no\n")
 
     def start(self) -> None:
@@ -85,8 +95,25 @@ class Cluster:
         self._daemon("slurmctld", "-c")
         for name in self.nodes:
             self._daemon("slurmd", "-N", name)
+        self._wait_until_idle(*self.nodes)
+
+    def lose(self, node: str) -> None:
+        """Let a node be gone at once with all that ran on it; Slurm is told what it would find out by itself."""
+        daemon = int((self._folder / f"slurmd-{node}.pid").read_text())
+        for pid in {daemon, *processes_with(f"SLURMD_NODENAME={node}")}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
+    def restore(self, node: str) -> None:
+        """Bring a lost node back."""
+        self._daemon("slurmd", "-N", node)
+        self.call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        self._wait_until_idle(node)
+
+    def _wait_until_idle(self, *nodes: str) -> None:
         until = time.monotonic() + 60
-        while len(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()) < len(self.nodes):
+        while not set(nodes) <= set(self.call("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()):
             if time.monotonic() > until:
                 raise TimeoutError(self.call("sinfo", "-N"))
             time.sleep(0.1)

@@ -13,11 +13,12 @@ import pytest
 from tests.debian import need
 from tests.processes import processes_with, wait_until
 from tests.slurm.cluster import Cluster
+from tests.slurm.submitted import Submitted
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes of two cores."""
+    """Three nodes of two cores: one more than a run needs, which takes the place of one that is lost."""
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons run jobs as other users: only root can start them")
     for package, program in (("slurmctld", "slurmctld"), ("slurmd", "slurmd"), ("slurm-client", "sbatch")):
@@ -39,6 +40,13 @@ def jobs(cluster: Cluster, runs: Path) -> Iterator[Cluster]:
     left = cluster.call("squeue", "-h").strip()
     print(cluster.log())
     assert left == ""
+
+
+@pytest.fixture
+def it(jobs: Cluster, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
+    slow = tmp_path_factory.mktemp("pace") / "slow"
+    slow.touch()
+    return Submitted(jobs, runs, slow)
 
 
 def _is_there(program: str) -> bool:

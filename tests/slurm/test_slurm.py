@@ -1,111 +1,18 @@
-"""`launcher submit` on a real Slurm with two nodes, which are this machine."""
+"""`launcher submit` on a real Slurm whose nodes are this machine."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, launcher, processes_with
-from tests.slurm.cluster import Cluster
+from tests.processes import processes_with
+from tests.slurm.submitted import MORTAL, TWO, Submitted, undisturbed
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
-TWO = ("launch.nodes=2", "launch.nproc_per_node=1")
 PACED = (*TWO, "task.entry=mortal.py:Paced", "checkpoint.every=1000")  # no checkpoint but those of a signal and the end
 CANARY = "c0ffee" * 6 + "c0de"  # as long as a key of W&B
-
-
-@dataclass
-class Submitted:
-    """A run that was submitted, or will be.
-
-    Attributes:
-        cluster: where.
-        runs: the folder of the run.
-        slow: while it is there, paced updates take their time.
-        updates: how long the run is.
-    """
-
-    cluster: Cluster
-    runs: Path
-    slow: Path
-    updates: int = 20
-
-    @property
-    def path(self) -> Path:
-        return self.runs / "it"
-
-    @property
-    def job(self) -> str:
-        return (self.path / "slurm" / "job_id").read_text().strip()
-
-    @property
-    def log(self) -> str:
-        return (self.path / "slurm" / "output.log").read_text()
-
-    def launcher(self, *arguments: str, **env: str) -> CompletedProcess[str]:
-        environment = {**self.cluster.environment, "SLOW": str(self.slow), **env}
-        return launcher(*arguments, "--runs", str(self.runs), env=environment, timeout=600)
-
-    def submit(self, *settings: str, recipe: Path = MORTAL, **env: str) -> None:
-        length = () if recipe != MORTAL else (f"train.updates={self.updates}",)
-        done = self.launcher("submit", str(recipe), *length, *settings, "--to", "slurm", "--run-id", "it", **env)
-        assert done.returncode == 0, done.stderr
-        assert f"job: {self.job} (launcher status {self.job}" in done.stdout
-
-    def rows(self) -> list[dict[str, Any]]:
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.path / "status.json").read_text())
-        return found
-
-    def state(self) -> str:
-        return self.cluster.call("squeue", "-h", "-t", "all", "-j", self.job, "-o", "%T").strip()
-
-    def wait(self, condition: Callable[[], bool], seconds: float = 240) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < until, self.log if (self.path / "slurm" / "output.log").exists() else self.state()
-            time.sleep(0.05)
-
-    def wait_for_end(self) -> None:
-        self.wait(lambda: self.state() in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT"))
-
-    def result(self) -> tuple[list[Any], dict[str, bytes]]:
-        """What must be the same bit for bit: losses and learning rates, and the last checkpoint."""
-        told = [[row[key] for key in ("train/global_step", "train/loss", "train/grad_norm")] for row in self.rows()]
-        folder = self.path / "checkpoints" / f"step_{self.updates:08d}"
-        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "MANIFEST.json"}
-        assert any(name.endswith(".safetensors") for name in files)
-        return told, files
-
-
-@pytest.fixture
-def it(jobs: Cluster, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
-    slow = tmp_path_factory.mktemp("pace") / "slow"
-    slow.touch()
-    return Submitted(jobs, runs, slow)
-
-
-def undisturbed(it: Submitted, *settings: str) -> Submitted:
-    """The same run on two ranks of one machine, without Slurm."""
-    other = Submitted(it.cluster, it.runs / "undisturbed", it.slow.with_name("fast"), it.updates)
-    length = f"train.updates={it.updates}"
-    done = other.launcher(
-        "run", str(MORTAL), length, *settings, "launch.nodes=1", "launch.nproc_per_node=2", "--run-id", "it"
-    )
-    assert done.returncode == 0, done.stderr
-    return other
 
 
 def test_two_nodes_train_to_the_end(it: Submitted) -> None:

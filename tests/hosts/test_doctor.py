@@ -1,0 +1,59 @@
+"""`launcher doctor --recipe` on two hosts with slow links: what it predicts is what the benchmark shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.network import Hosts
+from tests.processes import ROOT, clean_environment
+
+benchmark = pytest.importorskip("benchmarks.network.__main__", reason="the benchmark of networks is not there")
+RECIPE = ROOT / "benchmarks" / "network" / "recipe.yaml"
+CLOSE = 1.3  # the most that the two may differ by, as a factor
+
+
+def predicted(two: Hosts, folder: Path) -> dict[str, float]:
+    """What the doctors of both hosts say of the recipe of the benchmark; each has a folder of its own."""
+    doctors = []
+    for rank in (0, 1):
+        command = [
+            *(sys.executable, "-m", "launcher", "doctor", "--recipe", str(RECIPE), "--json"),
+            *("--nodes", "2", "--node-rank", str(rank), "--rendezvous", f"{two.names[0]}:29400"),
+            *("--runs", str(folder / str(rank)), "batch.global=64", "launch.nproc_per_node=1", "launch.device=cpu"),
+        ]
+        doctors.append(
+            subprocess.Popen(
+                two.on(rank, *command),
+                env=clean_environment(),
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    found = []
+    for doctor in doctors:
+        out, wrong = doctor.communicate(timeout=280)
+        assert out, wrong
+        found.append(json.loads(out)["network"])
+    assert found[0] == found[1]  # they say the same
+    return dict(found[0])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("link", ["1gbit", "100mbit"])
+def test_the_k_at_which_the_network_hides(two: Hosts, link: str, tmp_path: Path) -> None:
+    two.shape(link)
+    network = predicted(two, tmp_path)
+    rate = {"1gbit": 1e9, "100mbit": 1e8}[link]
+    assert 0.8 * rate < network["bandwidth_bits"] < 1.05 * rate
+    updates = (12, 6) if link == "1gbit" else (4, 4)
+    shown = benchmark.measured(two, benchmark.Settings(link, (1, 16), 1, updates, (1, 1))).hidden
+    print(f"{link}: predicted K = {network['balanced_accumulation']:.1f}, shown K = {shown:.1f}")
+    assert 1 / CLOSE < network["balanced_accumulation"] / shown < CLOSE
