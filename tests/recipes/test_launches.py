@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from tests.recipes.golden import ALL, ARRAY, GOLDEN, JOBS, RECIPES, golden_file, launch_text
+from tests.recipes.golden import ALL, ARRAY, GOLDEN, JOBS, RECIPES, SKY_JOBS, golden_file, launch_text
 
 
 @pytest.mark.parametrize("recipe", ALL, ids=lambda path: str(path.relative_to(ROOT)))
@@ -15,7 +15,7 @@ def test_launch_of_every_shipped_recipe(recipe: Path) -> None:
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {*map(golden_file, ALL), *(GOLDEN / name for name in (*JOBS, ARRAY))} == set(GOLDEN.iterdir())
+    assert {*map(golden_file, ALL), *(GOLDEN / name for name in (*JOBS, ARRAY, *SKY_JOBS))} == set(GOLDEN.iterdir())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
