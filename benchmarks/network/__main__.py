@@ -32,6 +32,8 @@ _PORT = 29500
 
 def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
+    if os.geteuid() != 0:
+        sys.exit(f"{PROGRAM}: only root can make hosts of network namespaces")
     links = []
     with hosts(2) as two:
         for link in options.link:

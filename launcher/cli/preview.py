@@ -43,7 +43,9 @@ def preview(
     run = RunDirectory((runs / name).absolute())
     meeting = None
     if launch.elastic:
-        meeting = Meeting(f"{own_address()}:{RENDEZVOUS_PORT}", name, launch.machines)
+        own = own_address()
+        by = interface_towards(own)
+        meeting = Meeting(f"{own}:{RENDEZVOUS_PORT}", name, launch.machines, interface=by)
     elif place is not None and by_hand:
         first = Round(read_generation(run) + 1, launch=place.launch)  # the number with which the run is taken over
         by = interface_towards(endpoint_host(place.endpoint))

@@ -65,7 +65,7 @@ def run_elastic(request: Request, choice: RunChoice) -> int:
     """
     run = chosen_directory(choice, request.plan.recipe.name)
     console = lasting_console(soft_wrap=True)
-    with listening() as signals, present(run) as me:
+    with listening() as signals, present(run, joined=False) as me:
         one = Launcher(request, choice, run, me, signals, console)
         joined = False
         while True:
@@ -186,7 +186,7 @@ class Launcher:
         return True
 
     def agree(self) -> None:
-        """Hold this launcher's recipe against that of who leads.
+        """Take part, once this launcher's recipe was held against that of who leads.
 
         Raises:
             RequestError: it is another one.
@@ -204,6 +204,7 @@ class Launcher:
                 mistakes.append(Mistake(key, f"the run has {theirs}, not {ours}", "All of its machines have the same"))
         if mistakes:
             raise RequestError(mistakes).located(self._request.loaded.marks)
+        self._me.joins()
         self._console.print(f"joined: {shown_path(self._run.path)}, which another launcher leads")
 
     def follow(self) -> int | None:

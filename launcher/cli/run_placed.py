@@ -53,7 +53,7 @@ def run_placed(request: Request, choice: RunChoice, place: Place) -> int:
     told = _Told(run, place)
     console = lasting_console(soft_wrap=True)
     quiet = place.rank > 0 and not place.by_hand  # all launchers of a job write into one log
-    with listening(choice.patient) as signals, present(run, place.launch, place.rank) as me:
+    with listening(choice.patient) as signals, present(run, place.launch, place.rank, joined=False) as me:
         _refuse_taken(run, me, place)
         one = Launcher(request, choice, run, me, signals, Console(quiet=True) if quiet else console, place)
         if place.rank == 0:
@@ -87,8 +87,7 @@ def _take_part(one: Launcher, told: _Told, signals: Signals, request: Request, c
     recipe = request.plan.recipe
     if told.now() is None:
         console.print(f"waiting for the first machine (--node-rank 0) in {shown_path(told.run.path)}")
-    told.wait_for_plan(signals, recipe.parallel.timeout)
-    if told.exit_code() is None:
+    if told.wait_for_plan(signals, recipe.parallel.timeout) and told.exit_code() is None:
         one.agree()
         one.follow()
     return told.wait_for_end(signals, recipe.launch.grace + TO_BE_TOLD)
@@ -136,8 +135,8 @@ class _Told:
         told = self.now()
         return None if told is None else told.exit_code
 
-    def wait_for_plan(self, signals: Signals, patience: float) -> None:
-        """Wait until somebody leads the run and its plan is there, or it has ended.
+    def wait_for_plan(self, signals: Signals, patience: float) -> bool:
+        """Wait until somebody leads the run and its plan is there, or it has ended; whether no signal came first.
 
         Raises:
             RunDirectoryHeldError: another launch has it.
@@ -156,9 +155,12 @@ class _Told:
                 called = f" without --rendezvous {self._place.endpoint}" if self._place.by_hand else ""
                 wait = "Wait for it, or stop it."
                 raise RunDirectoryHeldError(f"{self.run.path} is held by another launch{called}. {wait}")
-            if signals.received or (not led and monotonic() - began > patience):
+            if not led and (signals.received or monotonic() - began > patience):
                 raise self._missing()
+            if signals.received:
+                return False
             sleep(LOOK)
+        return True
 
     def wait_for_end(self, signals: Signals, patience: float) -> int:
         """Wait for the word of who leads that the run has ended, which may yet come; its exit code.

@@ -29,6 +29,7 @@ class NodeState:
         launch: that it belongs to, where all of its machines were started together.
         place: its number among them.
         failed: whether its part of the last round ended by itself, and not well.
+        joined: whether it wants a part at all; not before it has held its recipe against that of who leads.
     """
 
     process: str
@@ -37,6 +38,7 @@ class NodeState:
     launch: str = ""
     place: int | None = None
     failed: bool = False
+    joined: bool = True
 
 
 class Node:
@@ -49,14 +51,19 @@ class Node:
     Args:
         name: the name.
         descriptor: its file, open and locked.
-        launch: the launch.
+        state: what it says of itself at first.
     """
 
-    def __init__(self, name: str, descriptor: int, launch: str = "", place: int | None = None) -> None:
+    def __init__(self, name: str, descriptor: int, state: NodeState) -> None:
         self.name = name
-        self.launch = launch
+        self.launch = state.launch
         self._descriptor = descriptor
-        self._state = NodeState(this_process(), launch=launch, place=place)
+        self._state = state
+        self._write()
+
+    def joins(self) -> None:
+        """Tell that this launcher takes part in the next round."""
+        self._state = replace(self._state, joined=True)
         self._write()
 
     def has_ended(self, number: int, *, failed: bool = False) -> None:
@@ -74,13 +81,14 @@ class Node:
 
 
 @contextmanager
-def present(run: RunDirectory, launch: str = "", place: int | None = None) -> Iterator[Node]:
+def present(run: RunDirectory, launch: str = "", place: int | None = None, *, joined: bool = True) -> Iterator[Node]:
     """Be one of the launchers of a run: the others see its file once it is locked, and until this process ends.
 
     Args:
         run: the directory of the run.
         launch: that this launcher belongs to, where all of its machines were started together.
         place: its number among them.
+        joined: whether it wants a part from the beginning.
     """
     run.nodes.mkdir(exist_ok=True)
     name = uuid4().hex[:12]
@@ -89,7 +97,7 @@ def present(run: RunDirectory, launch: str = "", place: int | None = None) -> It
     descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        node = Node(name, descriptor, launch, place)
+        node = Node(name, descriptor, NodeState(this_process(), launch=launch, place=place, joined=joined))
         begun.rename(path)
         yield node
     finally:

@@ -90,7 +90,8 @@ class Together:
 
     def _wanted(self) -> tuple[str, ...]:
         """This launcher first, then who takes part already, then who came since, as far as there is room."""
-        there = [name for name, state in self.seen().items() if not state.leaving and name != self._me.name]
+        seen = self.seen().items()
+        there = [name for name, state in seen if state.joined and not state.leaving and name != self._me.name]
         there.sort(key=lambda name: name not in self.round)
         return (self._me.name, *there[: self._machines.most - 1])
 

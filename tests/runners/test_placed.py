@@ -88,3 +88,12 @@ def test_launchers_of_another_launch_do_not_count(run: RunDirectory) -> None:
             together.gathered(Signals(), 0.5, lambda said: None)
     with present(run, MINE) as me, present(run, MINE):
         assert Together(run, me, NodeRange(2, 2)).gathered(Signals(), 0.5, lambda said: None)
+
+
+def test_a_launcher_counts_once_it_has_agreed_with_who_leads(run: RunDirectory) -> None:
+    """One whose recipe differs ends with that, and its machine is waited for still: it is no machine that was lost."""
+    with present(run, MINE) as me, present(run, MINE, 1, joined=False) as other:
+        with pytest.raises(TooFewMachinesError):
+            Together(run, me, NodeRange(2, 2)).gathered(Signals(), 0.5, lambda said: None)
+        other.joins()
+        assert Together(run, me, NodeRange(2, 2)).gathered(Signals(), 0.5, lambda said: None)
