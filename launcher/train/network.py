@@ -85,7 +85,8 @@ class _Clock:
         first = max(self._gather(self._once(do)))
         times = min(max(round(_SECONDS / max(first, 1e-9)), _LEAST), _MOST)
         by_rank: list[list[float]] = self._gather([self._once(do) for _ in range(times)])
-        return median(map(max, zip(*by_rank, strict=True)))
+        slowest: list[float] = [max(each) for each in zip(*by_rank, strict=True)]
+        return median(slowest)
 
     def _once(self, do: Callable[[], object]) -> float:
         self._gather(None)  # all begin together
