@@ -46,13 +46,15 @@ def doctor(
             findings.append(finding)
             if not as_json:
                 print_finding(console, finding)
+    code = ExitCode.DONE
     measured = None if request is None else measure(request, runs, together)
+    if isinstance(measured, ExitCode):
+        code, measured = measured, None
     if measured is not None:
         findings += measured.findings
         if not as_json:
             print_cost(console, measured)
     if as_json:
         print_json(findings, measured)
-    failed = request is not None and measured is None
-    wrong = failed or any(finding.level == "problem" for finding in findings)
-    raise typer.Exit(ExitCode.WORKER if wrong else ExitCode.DONE)
+    wrong = any(finding.level == "problem" for finding in findings)
+    raise typer.Exit(code or (ExitCode.WORKER if wrong else ExitCode.DONE))

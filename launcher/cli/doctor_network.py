@@ -146,13 +146,16 @@ def read_measurable(recipe: Path, overrides: Sequence[str], together: Together) 
     return request
 
 
-def measure(request: Request, runs: Path, together: Together) -> Measured | None:
-    """Measure with the recipe's ranks; None where they fail, when why has been said.
+def measure(request: Request, runs: Path, together: Together) -> Measured | ExitCode:
+    """Measure with the recipe's ranks; where they fail or are stopped, why has been said.
 
     Args:
         request: the recipe with its plan.
         runs: the folder of all runs; what the ranks have written there stays if they fail.
         together: the machines.
+
+    Returns:
+        What was measured, or the exit code that says why it was not.
     """
     plan = request.plan
     run = create_run_directory(runs, fresh_id(f"{plan.recipe.name}-{_NAME}", datetime.now()), fresh=True)
@@ -166,7 +169,7 @@ def measure(request: Request, runs: Path, together: Together) -> Measured | None
         say_cause(outcome)
         if not outcome.cause:
             print(f"launcher: {outcome.status.state}", file=LastingOutput(sys.stderr))
-        return None
+        return ExitCode(outcome.exit_code)
     found = NetworkMeasured.read(run)
     shutil.rmtree(run.path, ignore_errors=True)
     whole = found.message_seconds or 0.0

@@ -15,7 +15,7 @@ _PATIENCE = 120.0  # seconds: torch may come over a slow network file system
 
 
 def ask_torch(patience: float = _PATIENCE) -> tuple[Mapping[str, Any] | None, str]:
-    """The facts, or None and why there are none.
+    """The facts, or None and why there are none: empty where it has not answered in time.
 
     Args:
         patience: seconds that it may take.
@@ -26,7 +26,7 @@ def ask_torch(patience: float = _PATIENCE) -> tuple[Mapping[str, Any] | None, st
             capture_output=True, text=True, check=False, timeout=patience, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return None, f"is not imported after {patience:g} seconds"
+        return None, ""
     lines = done.stdout.splitlines()
     try:
         facts: Mapping[str, Any] = json.loads(lines[-1])
@@ -41,9 +41,13 @@ def examine_torch(facts: Mapping[str, Any] | None, why: str, driver_gpus: int) -
 
     Args:
         facts: what it says; None where it says nothing.
-        why: why it says nothing.
+        why: why it says nothing; empty where it has not answered in time.
         driver_gpus: how many GPUs the driver has, whatever torch sees of them.
     """
+    if facts is None and not why:
+        yield warning("import torch", f"takes more than {_PATIENCE:g} s, in every rank",
+                      "See what keeps this machine busy (top), and keep the environment on a local disk")  # fmt: skip
+        return
     if facts is None:
         yield problem("import torch", why, "Install it again: pip install --force-reinstall torch")
         return

@@ -84,7 +84,9 @@ class _Clock:
         self._once(do)
         first = max(self._gather(self._once(do)))
         times = min(max(round(_SECONDS / max(first, 1e-9)), _LEAST), _MOST)
-        return median(max(each) for each in zip(*self._gather([self._once(do) for _ in range(times)]), strict=True))
+        by_rank: list[list[float]] = self._gather([self._once(do) for _ in range(times)])
+        slowest: list[float] = [max(each) for each in zip(*by_rank, strict=True)]
+        return median(slowest)
 
     def _once(self, do: Callable[[], object]) -> float:
         self._gather(None)  # all begin together

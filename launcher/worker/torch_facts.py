@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+from launcher.linux import end_with_parent
+
 
 def facts() -> dict[str, Any]:
     """What torch was built with, and what it sees."""
@@ -15,14 +17,18 @@ def facts() -> dict[str, Any]:
 
     seconds = time.perf_counter() - began
     error, devices = "", []
-    try:
-        torch.cuda.init() if torch.version.cuda else None
-    except (RuntimeError, AssertionError) as refused:
-        error = str(refused).splitlines()[0]
+    if torch.version.cuda:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # torch's
+        except (RuntimeError, AssertionError) as refused:
+            error = str(refused).splitlines()[0]
     for index in range(torch.cuda.device_count() if torch.version.cuda and not error else 0):
         seen = torch.cuda.get_device_properties(index)
         devices.append({"name": seen.name, "bytes": seen.total_memory, "arch": f"sm_{seen.major}{seen.minor}"})
     has_nccl = dist.is_available() and dist.is_nccl_available()
+    nccl = "there" if has_nccl else ""
+    if has_nccl and devices:
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]  # torch's
     return {
         "import_seconds": seconds,
         "torch": torch.__version__,
@@ -30,10 +36,11 @@ def facts() -> dict[str, Any]:
         "cuda_error": error,
         "devices": devices,
         "archs": torch.cuda.get_arch_list() if devices else [],
-        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if has_nccl and devices else ("yes" if has_nccl else ""),
+        "nccl": nccl,
         "gloo": dist.is_available() and dist.is_gloo_available(),
     }
 
 
 if __name__ == "__main__":
+    end_with_parent()
     print(json.dumps(facts()))

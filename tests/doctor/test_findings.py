@@ -78,6 +78,8 @@ def test_torch_and_its_gpus() -> None:
     assert levels(list(examine_torch({**FACTS, **other}, "", 3)))["GPUs"] == "warning"
     (finding,) = examine_torch(None, "cannot be imported: no libcudart", 0)
     assert (finding.level, finding.said) == ("problem", "cannot be imported: no libcudart")
+    (finding,) = examine_torch(None, "", 0)
+    assert (finding.level, finding.said) == ("warning", "takes more than 120 s, in every rank")
 
 
 def test_what_nvidia_smi_says_of_gpus() -> None:

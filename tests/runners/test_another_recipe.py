@@ -25,6 +25,7 @@ from launcher.runners.resume import go_on, has_changed, take_up
 from launcher.trackers.wandb_id import wandb_id_of
 from tests.faults.table import Kind
 from tests.processes import ROOT
+from tests.recipes.golden import RECIPES
 
 MORTAL = ROOT / "tests/tasks/mortal.yaml"
 
@@ -265,7 +266,7 @@ def test_the_mark_of_a_recipe_is_another_one_where_a_run_is_refused(setting: str
     assert (recipe_mark(begun_with) != recipe_mark(now)) == bool(list(changes(begun_with, now)))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_worker_gives_a_recipe_the_mark_that_the_launcher_gives_it(path: Path) -> None:
     try:
         plan = read_request(path, []).plan
