@@ -17,6 +17,7 @@ class Engine(str, Enum):
 
     SLURM = "slurm"
     DOCKER = "docker"
+    KUBERNETES = "kubernetes"
 
 
 def submit(
@@ -33,7 +34,7 @@ def submit(
         Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
     ] = Resume.NEVER,
 ) -> None:
-    """Hand a recipe to Slurm, which runs it when it has the machines, or to Docker on this machine."""
+    """Hand a recipe to Slurm, which runs it when it has the machines, to Kubernetes, or to Docker on this machine."""
     from launcher.cli.request import read_request
     from launcher.cli.run_here import RunChoice
 
@@ -46,6 +47,15 @@ def submit(
             typer.echo(preview_container(request, choice, None, detached=True).as_shell())
             return
         raise typer.Exit(submit_container(request, choice))
+    if to is Engine.KUBERNETES:
+        from launcher.cli.submit_kubernetes import preview_kubernetes, submit_kubernetes
+        from launcher.launch.kubernetes_fit import cluster_machine
+
+        request = read_request(recipe, overrides or [], cluster_machine)
+        if dry_run:
+            typer.echo(preview_kubernetes(request, choice).as_shell())
+            return
+        raise typer.Exit(submit_kubernetes(request, choice))
     from launcher.cli.submit_slurm import preview_job, submit_job
     from launcher.launch.slurm_fit import node_machine, refuse_folder
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY, VARIABLE
+from launcher.recipe.kubernetes_section import DNS_NAME, INSIDE, QUANTITY
 from launcher.recipe.schema import (
     ENTRY,
     NAME,
@@ -153,6 +154,9 @@ _EXPECTED_TEXT = {
     IMAGE: "the name of an image",
     NETWORK: "the name of a network",
     SHARED_MEMORY: "a whole number and k, m or g, such as 8g",
+    DNS_NAME: "a name as Kubernetes has them: small letters, digits, dots or dashes",
+    INSIDE: "a path that begins with /",
+    QUANTITY: "a whole number, such as 64Gi",
     VARIABLE: "the name of a variable, without its value",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',

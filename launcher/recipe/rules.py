@@ -13,6 +13,7 @@ from launcher.recipe.docker_rules import DOCKER_RULES
 from launcher.recipe.elastic_rules import ELASTIC_RULES
 from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
+from launcher.recipe.kubernetes_rules import KUBERNETES_RULES
 from launcher.recipe.schema import BatchSection, Recipe
 from launcher.recipe.section import Section
 from launcher.recipe.slurm_rules import SLURM_RULES
@@ -224,6 +225,7 @@ _RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     *ELASTIC_RULES,
     *SLURM_RULES,
     *DOCKER_RULES,
+    *KUBERNETES_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

@@ -12,6 +12,7 @@ from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.docker import Container
 from launcher.runners.follow import LineFollower
+from launcher.runners.kubernetes import ClusterJob
 from launcher.runners.slurm import Job, SlurmError, ended
 
 _LOOK = 0.5  # seconds between two looks at the file
@@ -114,6 +115,8 @@ def submitted(run: RunDirectory) -> Submitted | None:
         found.append((run.slurm_job, SlurmSubmitted(job, run.slurm_log)))
     if container := Container.of(run):
         found.append((run.docker_job, container))
+    if cluster_job := ClusterJob.of(run):
+        found.append((run.kubernetes_job, cluster_job))
     return max(found, key=lambda one: one[0].stat().st_mtime)[1] if found else None
 
 

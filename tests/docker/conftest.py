@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def daemon() -> Iterator[Daemon]:
     if os.geteuid() != 0:
         pytest.skip("only root can start a Docker daemon")
     for package in _PACKAGES:
-        need(package, lambda package=package: programs_are_there() or _installed(package))
+        need(package, partial(_installed, package))
     if not programs_are_there():
         pytest.skip(f"{', '.join(_PACKAGES)} are installed, and still there is no daemon to start")
     folder = Path(tempfile.mkdtemp(prefix="docker-"))  # not below pytest's, which would be too long for a socket
@@ -68,4 +69,4 @@ def docker(daemon: Daemon, image: str) -> Iterator[Daemon]:
 
 
 def _installed(package: str) -> bool:
-    return Path(f"/var/lib/dpkg/info/{package}.list").exists()
+    return programs_are_there() or Path(f"/var/lib/dpkg/info/{package}.list").exists()
