@@ -156,7 +156,7 @@ def _trainjob(plan: Plan, names: KubernetesNames, metadata: dict[str, Any]) -> d
                 "kind": "ClusterTrainingRuntime",
                 "name": plan.recipe.launch.kubernetes.runtime,
             },
-            **trainer(plan, names),
+            **trainer(plan, names, labels_of(plan, names)),
         },
     }
 

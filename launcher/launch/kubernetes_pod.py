@@ -72,18 +72,20 @@ def pod_spec(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
     return {"restartPolicy": "Never", **subdomain, **_around(plan, names), "containers": [container]}
 
 
-def trainer(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
+def trainer(plan: Plan, names: KubernetesNames, labels: dict[str, str]) -> dict[str, Any]:
     """The trainer of a TrainJob, and what its runtime is to have besides.
 
     Args:
         plan: the plan.
         names: what things are called.
+        labels: of its pods.
     """
     asked, nodes = plan.recipe.launch.kubernetes, plan.topology.nodes
     # What Kubeflow tells each node; Kubernetes puts the values in.
     place = [f"--nodes={nodes}", "--node-rank=$(PET_NODE_RANK)", "--rendezvous=$(PET_MASTER_ADDR):$(PET_MASTER_PORT)"]
     pod = {**_around(plan, names), "containers": [{"name": _NODE, "volumeMounts": _mounts(plan)}]}
-    patch = {"name": names.replicated, "template": {"spec": {"template": {"spec": pod}}}}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    patch = {"name": names.replicated, "template": {"spec": {"template": template}}}
     return {
         "trainer": {
             "image": asked.image,
