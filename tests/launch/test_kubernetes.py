@@ -1,4 +1,4 @@
-"""Jobs for Kubernetes, as far as no cluster is needed: what is rendered, whether its schemas take it, what is refused."""
+"""Jobs for Kubernetes, as far as no cluster is needed: what is rendered, what schemas take, what is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUBMIT = ("submit", str(DIGITS), "--to", "kubernetes", "--run-id", "it")
 
 @pytest.mark.parametrize("name", JOBS)
 def test_manifests(name: str) -> None:
-    """If it changed on purpose: python -m tests.launch.kubernetes_jobs, and read the difference before you commit it."""
+    """If it changed on purpose: python -m tests.launch.kubernetes_jobs, and read the difference before a commit."""
     assert job_text(name) == (GOLDEN / name).read_text()
 
 
