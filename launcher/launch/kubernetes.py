@@ -15,19 +15,19 @@ from launcher.launch.kubernetes_pod import KubernetesNames, pod_spec, trainer
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
-from launcher.recipe.kubernetes_section import Kind
 from launcher.recipe.schema import Recipe
 from launcher.rundir.layout import RunDirectory
 
 LABEL = "launcher.run/name"
 # What `kubectl` calls each kind, which need not be the only one of that name.
-RESOURCES: dict[Kind, str] = {
+RESOURCES: dict[str, str] = {
     "job": "jobs.batch",
     "jobset": "jobsets.jobset.x-k8s.io",
     "trainjob": "trainjobs.trainer.kubeflow.org",
 }
-# Exit codes after which another try would end in the same way.
-_FOR_GOOD = (ExitCode.REQUEST, ExitCode.WORKER, ExitCode.NO_CHECKPOINT)
+# Exit codes after which another try would end in the same way. Of several machines a rank may have failed because
+# another one was lost.
+_FOR_GOOD = (ExitCode.REQUEST, ExitCode.NO_CHECKPOINT)
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def _job(plan: Plan, names: KubernetesNames, metadata: dict[str, Any]) -> dict[s
 def _job_spec(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
     """An indexed job: a pod for each machine, which is made anew when Kubernetes takes it away."""
     nodes = plan.topology.nodes
+    for_good = [int(code) for code in (*_FOR_GOOD, *([ExitCode.WORKER] if nodes == 1 else []))]
     return {
         "completionMode": "Indexed",
         "completions": nodes,
@@ -115,10 +116,9 @@ def _job_spec(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
         "podFailurePolicy": {
             "rules": [
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {"operator": "In", "values": sorted(int(code) for code in _FOR_GOOD)},
-                },
+                # Told to stop, as all are when one is taken away: it has saved.
+                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [int(ExitCode.REQUEUE)]}},
+                {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(for_good)}},
             ]
         },
         "template": {"metadata": {"labels": labels_of(plan, names)}, "spec": pod_spec(plan, names)},

@@ -78,7 +78,7 @@ class ClusterJob:
         Raises:
             KubernetesError: Kubernetes does not answer.
         """
-        resource = f"{RESOURCES[self.kind]}/{self.name}"  # type: ignore[index]  # `of` has looked
+        resource = f"{RESOURCES[self.kind]}/{self.name}"
         said = call(["kubectl", "get", resource, *self._where, "--ignore-not-found", "--output=json"])
         return _state_of(json.loads(said)) if said.strip() else None
 
@@ -118,7 +118,7 @@ class ClusterJob:
         if not now:
             say(f"job {self.name} ends at its next update, with a checkpoint; --now does not wait for that")
         mine = [f"--selector={LABEL}={self.name}", *self._where]
-        resource = RESOURCES[self.kind]  # type: ignore[index]
+        resource = RESOURCES[self.kind]
         waits = [] if now else ["--wait", "--cascade=foreground"]
         call(["kubectl", "delete", resource, *mine, *(waits or ["--wait=false"])], patience=None)
         if now:
