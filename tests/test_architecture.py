@@ -94,6 +94,10 @@ def test_packages_have_empty_init_files() -> None:
             assert path.read_text().strip() == "", path
 
 
+IN_CLUSTER = (
+    "launch.device=cpu",
+    "launch.kubernetes={image: image, runs_claim: runs, code: /code}",
+)
 LOADED = """
 import json, sys
 from launcher.cli.app import main
@@ -116,6 +120,8 @@ sys.exit(code)
         ("run", "recipes/digits/recipe.yaml", "launch.nproc_per_node=2", "--dry-run"),
         ("run", "recipes/digits/accelerate.yaml", "--dry-run"),
         ("submit", "recipes/digits/recipe.yaml", "launch.device=cpu", "--dry-run"),
+        ("run", "recipes/digits/recipe.yaml", "launch.device=cpu", "--in", "docker", "image", "--dry-run"),
+        ("submit", "recipes/digits/recipe.yaml", *IN_CLUSTER, "--to", "kubernetes", "--dry-run"),
         ("status", "--runs", "recipes"),
         ("plan", "recipes/digits/recipe.yaml", "batch.micro=x"),
     ],
