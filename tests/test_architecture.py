@@ -99,6 +99,10 @@ def test_packages_have_empty_init_files() -> None:
             assert path.read_text().strip() == "", path
 
 
+IN_CLUSTER = (
+    "launch.device=cpu",
+    "launch.kubernetes={image: image, runs_claim: runs, code: /code}",
+)
 LOADED = """
 import json, sys
 from launcher.cli.app import main
@@ -122,6 +126,8 @@ sys.exit(code)
         ("run", "recipes/digits/accelerate.yaml", "--dry-run"),
         ("submit", "recipes/digits/recipe.yaml", "launch.device=cpu", "--dry-run"),
         ("submit", "recipes/digits/recipe.yaml", "--to", "ray", "launch.device=cpu", "--dry-run"),
+        ("run", "recipes/digits/recipe.yaml", "launch.device=cpu", "--in", "docker", "image", "--dry-run"),
+        ("submit", "recipes/digits/recipe.yaml", *IN_CLUSTER, "--to", "kubernetes", "--dry-run"),
         ("status", "--runs", "recipes"),
         ("dashboard", "recipes/digits/recipe.yaml", "--dry-run"),
         ("sweep", "recipes/digits/recipe.yaml", "optimizer.lr=0.1,0.2", "--dry-run"),

@@ -15,7 +15,6 @@ from launcher.errors import ExitCode, Mistake, RequestError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.docker import DockerError, run_attached
-from launcher.runners.new_run import refuse_no_name
 from launcher.runners.place import Place
 from launcher.runners.supervise import listening
 
@@ -44,7 +43,6 @@ def run_inside(
         )
     request = read_request(path, overrides)
     preview = chosen_run(request, choice)
-    refuse_no_name(preview.path.name)
     shown = _container(request, choice, preview, image)  # refused before it leaves a folder
     if dry_run:
         print(shown.as_shell())

@@ -26,16 +26,16 @@ def status(
     jobs = [find_job(one) for one in found]
     told = [job.state() if job else None for job in jobs]
 
-    def progress(one: RunDirectory) -> str:
+    def progress(one: RunDirectory, elsewhere: bool) -> str:
         status = RunStatus.read(one)
         if status is None:
-            return "not begun"
+            return "its files are in the cluster: see the logs of its job" if elsewhere else "not begun"
         text = f"{status.state} after update {status.update:,}, {status.samples_seen:,} samples"
         return text + (f" ({status.failure.exception})" if status.failure else "")
 
     for one, job, state in zip(found, jobs, told, strict=True):
         typer.echo(f"run: {shown_path(one.path)}")
-        typer.echo(f"state: {progress(one)}")
+        typer.echo(f"state: {progress(one, job is not None and job.engine == 'Kubernetes')}")
         known = job and f"job: {job.number}, {state or f'which {job.engine} knows no more'}"
         typer.echo(known or "job: it was not submitted")
     if not found:

@@ -19,6 +19,7 @@ class Engine(str, Enum):
     RAY = "ray"
     DOCKER = "docker"
     SKYPILOT = "skypilot"
+    KUBERNETES = "kubernetes"
 
 
 def submit(

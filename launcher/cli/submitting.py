@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from typing import TypeVar
 
 from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
@@ -13,8 +14,10 @@ from launcher.errors import ExitCode, LauncherError, RunDirectoryHeldError, RunD
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.jobs import SubmittedJob, find_job
-from launcher.runners.new_run import fresh_id, has_begun
+from launcher.runners.new_run import fresh_id, has_begun, refuse_no_name
 from launcher.runners.resume import has_changed, is_done, unfinished_run
+
+_Submission = TypeVar("_Submission", bound=Submission)
 
 
 def chosen_run(request: Request, choice: RunChoice) -> RunDirectory:
@@ -23,17 +26,22 @@ def chosen_run(request: Request, choice: RunChoice) -> RunDirectory:
     Args:
         request: the recipe with its plan.
         choice: which run it is.
+
+    Raises:
+        RunDirectoryUnusableError: its id is no name.
     """
     name = request.plan.recipe.name
     run_id = choice.run_id or (unfinished_run(choice.runs, name) if choice.resume else None)
-    return RunDirectory((choice.runs / (run_id or fresh_id(name, datetime.now()))).absolute())
+    run_id = run_id or fresh_id(name, datetime.now())
+    refuse_no_name(run_id)
+    return RunDirectory((choice.runs / run_id).absolute())
 
 
 def submit_job(
     request: Request,
     choice: RunChoice,
-    job_of: Callable[[RunDirectory], Submission],
-    send: Callable[[Submission, RunDirectory], SubmittedJob | None],
+    job_of: Callable[[RunDirectory], _Submission],
+    send: Callable[[_Submission, RunDirectory], SubmittedJob | None],
 ) -> int:
     """Submit a job; the exit code.
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY
+from launcher.recipe.kubernetes_section import DNS_NAME, INSIDE, QUANTITY
 from launcher.recipe.ray_section import RAY_ADDRESS
 from launcher.recipe.schema import (
     ENTRY,
@@ -159,6 +160,9 @@ _EXPECTED_TEXT = {
     SHARED_MEMORY: "a whole number and k, m or g, such as 8g",
     VARIABLE: "the name of a variable, such as WANDB_API_KEY, and not its value",
     SKY_WORD: "a name as SkyPilot has them: letters, digits and . _ / : @ * -",
+    DNS_NAME: "a name as Kubernetes has them: small letters, digits, dots or dashes",
+    INSIDE: "a path that begins with /",
+    QUANTITY: "a whole number, such as 64Gi",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
     SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",

@@ -13,6 +13,7 @@ from launcher.recipe.docker_rules import DOCKER_RULES
 from launcher.recipe.elastic_rules import ELASTIC_RULES
 from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
+from launcher.recipe.kubernetes_rules import KUBERNETES_RULES
 from launcher.recipe.ray_rules import RAY_RULES
 from launcher.recipe.schema import BatchSection, Recipe
 from launcher.recipe.section import Section
@@ -228,6 +229,7 @@ _RULES: tuple[tuple[Rule, tuple[str, ...]], ...] = (
     *RAY_RULES,
     *DOCKER_RULES,
     *SKYPILOT_RULES,
+    *KUBERNETES_RULES,
     (_script_does_it_itself, ("task", "script", "multitask", "schedule", "eval", "guard", "parallel", "train")),
     (_script_has_its_own_batch_schedule, ("task", "script", "batch")),
 )

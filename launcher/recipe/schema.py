@@ -9,6 +9,7 @@ from pydantic import Field
 
 from launcher.recipe.docker_section import DockerSection
 from launcher.recipe.engines import Abilities, EngineName, abilities_of
+from launcher.recipe.kubernetes_section import KubernetesSection
 from launcher.recipe.node_range import NodeRange
 from launcher.recipe.ray_section import RaySection
 from launcher.recipe.section import Section
@@ -382,6 +383,9 @@ class LaunchSection(Section):
     skypilot: SkypilotSection = Field(
         default=SkypilotSection(), description="What launcher submit --to skypilot asks for."
     )
+    kubernetes: KubernetesSection = Field(
+        default=KubernetesSection(), description="What launcher submit --to kubernetes asks for."
+    )
 
     @property
     def signal_before(self) -> int:
@@ -393,6 +397,12 @@ class LaunchSection(Section):
     def stop_timeout(self) -> int:
         """Seconds that Docker is to wait for a run that it stops."""
         chosen = self.docker.stop_timeout
+        return math.ceil(self.grace) + 120 if chosen is None else chosen
+
+    @property
+    def grace_period(self) -> int:
+        """Seconds that Kubernetes is to wait for a pod that it ends."""
+        chosen = self.kubernetes.grace_period
         return math.ceil(self.grace) + 120 if chosen is None else chosen
 
     @property

@@ -213,6 +213,21 @@ class RunDirectory:
         return self.docker / "job_id"
 
     @property
+    def kubernetes(self) -> Path:
+        """Folder of what Kubernetes was given, for runs that were submitted to it."""
+        return self.path / "kubernetes"
+
+    @property
+    def kubernetes_manifest(self) -> Path:
+        """The objects that Kubernetes was given."""
+        return self.kubernetes / "manifest.yaml"
+
+    @property
+    def kubernetes_job(self) -> Path:
+        """The kind, the name and the namespace of the last job of the run."""
+        return self.kubernetes / "job_id"
+
+    @property
     def logs(self) -> Path:
         """Folder of the log files."""
         return self.path / "logs"

@@ -223,7 +223,7 @@ def call(command: Sequence[str], patience: float | None = _ANSWER) -> str:
         raise DockerError(f"docker {command[1]} has not answered for {patience:g} seconds.") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "--help" not in line]
-        words = "; ".join(lines).removeprefix("docker: ").rstrip(".") or f"exit code {done.returncode}"
+        words = "; ".join(lines).removeprefix("docker: ").rstrip(".?") or f"exit code {done.returncode}"
         raise DockerError(f"docker {command[1]} refuses: {words}.")
     return done.stdout
 

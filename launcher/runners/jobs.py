@@ -8,7 +8,7 @@ from typing import Protocol
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory
-from launcher.runners import docker, ray, slurm
+from launcher.runners import docker, kubernetes, ray, slurm
 
 
 class NoJobError(LauncherError):
@@ -71,7 +71,12 @@ def find_job(run: RunDirectory) -> SubmittedJob | None:
 
 def _of_engines(run: RunDirectory) -> tuple[tuple[Path, Callable[[RunDirectory], SubmittedJob | None]], ...]:
     """The files that keep what an engine calls the job of a run, and what reads each."""
-    return (run.slurm_job, slurm.Job.of), (run.ray_job, ray.Job.of), (run.docker_job, docker.Container.of)
+    return (
+        (run.slurm_job, slurm.Job.of),
+        (run.ray_job, ray.Job.of),
+        (run.docker_job, docker.Container.of),
+        (run.kubernetes_job, kubernetes.ClusterJob.of),
+    )
 
 
 def job_of(run: RunDirectory) -> SubmittedJob:

@@ -92,6 +92,30 @@ launch:
     memory: null
     disk: null
     secrets: []
+  kubernetes:
+    kind: job
+    image: null
+    code: null
+    runs_claim: null
+    runs_path: /runs
+    volumes: []
+    namespace: null
+    gpus_per_node: null
+    cpus_per_node: null
+    memory: null
+    gpu_resource: nvidia.com/gpu
+    resources: {}
+    shared_memory: 8Gi
+    grace_period: null
+    node_selector: {}
+    tolerations: []
+    env: {}
+    secrets: {}
+    user: 1000
+    service_account: null
+    pull_secrets: []
+    labels: {}
+    runtime: torch-distributed
 checkpoint: {every: 10, minutes: 0.0, keep: 3, background: false}
 tracking:
   wandb:
@@ -244,6 +268,31 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
         "memory": null,
         "disk": null,
         "secrets": []
+      },
+      "kubernetes": {
+        "kind": "job",
+        "image": null,
+        "code": null,
+        "runs_claim": null,
+        "runs_path": "/runs",
+        "volumes": [],
+        "namespace": null,
+        "gpus_per_node": null,
+        "cpus_per_node": null,
+        "memory": null,
+        "gpu_resource": "nvidia.com/gpu",
+        "resources": {},
+        "shared_memory": "8Gi",
+        "grace_period": null,
+        "node_selector": {},
+        "tolerations": [],
+        "env": {},
+        "secrets": {},
+        "user": 1000,
+        "service_account": null,
+        "pull_secrets": [],
+        "labels": {},
+        "runtime": "torch-distributed"
       }
     },
     "checkpoint": {

@@ -1,0 +1,174 @@
+"""What runs on each machine of a Kubernetes job: its pod. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.launch.torchrun import RENDEZVOUS_PORT
+from launcher.plan.planner import Plan
+
+_LONGEST = 45  # characters of a job's name: its pods have names of 63 that begin with it
+_RANK = "NODE_RANK"
+_INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+_RECIPE = "/recipe"  # where the recipe is mounted
+_NODE = "node"  # what Kubeflow's runtimes call the job and the container that train
+
+
+@dataclass(frozen=True)
+class KubernetesNames:
+    """What things of a job are called.
+
+    Attributes:
+        job: the job, and all that belongs to it.
+        run_id: the run.
+        replicated: the job in a JobSet.
+    """
+
+    job: str
+    run_id: str
+    replicated: str = _NODE
+
+    @staticmethod
+    def of(run_id: str, number: int) -> KubernetesNames:
+        """Those of a run.
+
+        Args:
+            run_id: its id.
+            number: how often it has been submitted, this time included.
+        """
+        again = f"-{number}" if number > 1 else ""
+        plain = re.sub(r"[^a-z0-9-]+", "-", run_id.lower()).strip("-")
+        plain = plain if plain[:1].isalpha() else f"run-{plain}"
+        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run_id)
+
+    def first_host(self, kind: str) -> str:
+        """What the pod of the first machine is called by the others."""
+        return f"{self.job}-0.{self.job}" if kind == "job" else f"{self.job}-{self.replicated}-0-0.{self.job}"
+
+
+def pod_spec(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
+    """The pod of a Job or a JobSet.
+
+    Args:
+        plan: the plan.
+        names: what things are called.
+    """
+    asked, nodes = plan.recipe.launch.kubernetes, plan.topology.nodes
+    rendezvous = f"{names.first_host(asked.kind)}:{RENDEZVOUS_PORT}"
+    place = [f"--nodes={nodes}", f"--node-rank=$({_RANK})", f"--rendezvous={rendezvous}"] if nodes > 1 else []
+    rank = [{"name": _RANK, "valueFrom": {"fieldRef": {"fieldPath": _INDEX}}}] if nodes > 1 else []
+    container = {
+        "name": _NODE,
+        "image": asked.image,
+        "command": ["python3", "-m", "launcher"],
+        "args": _arguments(plan, names, place),
+        "env": [*_environment(plan), *rank],
+        "resources": _resources(plan),
+        "volumeMounts": _mounts(plan),
+    }
+    subdomain = {"subdomain": names.job} if nodes > 1 and asked.kind == "job" else {}
+    return {"restartPolicy": "Never", **subdomain, **_around(plan, names), "containers": [container]}
+
+
+def trainer(plan: Plan, names: KubernetesNames, labels: dict[str, str]) -> dict[str, Any]:
+    """The trainer of a TrainJob, and what its runtime is to have besides.
+
+    Args:
+        plan: the plan.
+        names: what things are called.
+        labels: of its pods.
+    """
+    asked, nodes = plan.recipe.launch.kubernetes, plan.topology.nodes
+    # What Kubeflow tells each node; Kubernetes puts the values in.
+    place = [f"--nodes={nodes}", "--node-rank=$(PET_NODE_RANK)", "--rendezvous=$(PET_MASTER_ADDR):$(PET_MASTER_PORT)"]
+    pod = {**_around(plan, names), "containers": [{"name": _NODE, "volumeMounts": _mounts(plan)}]}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    patch = {"name": names.replicated, "template": {"spec": {"template": template}}}
+    return {
+        "trainer": {
+            "image": asked.image,
+            "command": ["python3", "-m", "launcher"],
+            "args": _arguments(plan, names, place if nodes > 1 else []),
+            "env": _environment(plan),
+            "numNodes": nodes,
+            "numProcPerNode": plan.topology.nproc_per_node,
+            "resourcesPerNode": _resources(plan),
+        },
+        "runtimePatches": [
+            {
+                "manager": "launcher.run/submit",
+                "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [patch]}}},
+            }
+        ],
+    }
+
+
+def _arguments(plan: Plan, names: KubernetesNames, place: list[str]) -> list[str]:
+    """Those of `launcher run`. What is started again goes on with the run."""
+    runs = plan.recipe.launch.kubernetes.runs_path
+    run = ["run", f"{_RECIPE}/recipe.yaml", f"--runs={runs}", f"--run-id={names.run_id}", "--resume=auto"]
+    return [*run, *place]
+
+
+def _environment(plan: Plan) -> list[dict[str, Any]]:
+    asked = plan.recipe.launch.kubernetes
+    values = {"HOME": "/tmp", "USER": "launcher", **asked.env}  # a user whom the image may not know
+    plain = [{"name": name, "value": value} for name, value in values.items()]
+    secret = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}
+        for name, source in asked.secrets.items()
+    ]
+    return [*plain, *secret]
+
+
+def _resources(plan: Plan) -> dict[str, Any]:
+    asked, topology = plan.recipe.launch.kubernetes, plan.topology
+    cores = asked.cpus_per_node or topology.nproc_per_node * (1 + plan.recipe.data.workers)
+    requests: dict[str, Any] = {"cpu": str(cores)}
+    limits: dict[str, Any] = {}
+    if asked.memory:
+        requests["memory"] = limits["memory"] = asked.memory
+    if topology.device == "cuda":
+        limits[asked.gpu_resource] = str(asked.gpus_per_node or topology.nproc_per_node)
+    limits |= {name: str(number) for name, number in asked.resources.items()}
+    return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _mounts(plan: Plan) -> list[dict[str, Any]]:
+    asked = plan.recipe.launch.kubernetes
+    return [
+        {"name": "recipe", "mountPath": _RECIPE, "readOnly": True},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+        {"name": "runs", "mountPath": asked.runs_path},
+        *(
+            {"name": f"volume-{number}", "mountPath": volume.path, **({"readOnly": True} if volume.read_only else {})}
+            for number, volume in enumerate(asked.volumes)
+        ),
+    ]
+
+
+def _around(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
+    """What a pod has besides its container."""
+    launch = plan.recipe.launch
+    asked = launch.kubernetes
+    claims = [("runs", asked.runs_claim), *((f"volume-{n}", volume.claim) for n, volume in enumerate(asked.volumes))]
+    around: dict[str, Any] = {"terminationGracePeriodSeconds": launch.grace_period}
+    if asked.user is not None:
+        user = {"runAsUser": asked.user, "runAsGroup": asked.user, "fsGroup": asked.user}
+        around["securityContext"] = {"runAsNonRoot": True, **user}
+    if asked.service_account:
+        around["serviceAccountName"] = asked.service_account
+    if asked.pull_secrets:
+        around["imagePullSecrets"] = [{"name": name} for name in asked.pull_secrets]
+    if asked.node_selector:
+        around["nodeSelector"] = asked.node_selector
+    if asked.tolerations:
+        around["tolerations"] = list(asked.tolerations)
+    around["volumes"] = [
+        {"name": "recipe", "configMap": {"name": names.job}},
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": asked.shared_memory}},
+        *({"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim in claims),
+    ]
+    return around

@@ -1,0 +1,227 @@
+"""Jobs for Kubernetes, as far as no cluster is needed: what is rendered, what schemas take, what is refused."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
+
+from launcher.launch.kubernetes import LABEL
+from launcher.launch.kubernetes_pod import KubernetesNames
+from launcher.recipe.load import load_recipe
+from tests.launch.kubernetes_jobs import DIGITS, JOBS, NEEDED, ON_CPU, ON_GPUS, job_of, job_text
+from tests.processes import launcher
+from tests.recipes.golden import GOLDEN
+
+CANARY = "c0ffee" * 6 + "c0de"
+VERSIONS = ("1.31", "1.35")
+MODELS = {"JobSet": JobsetV1alpha2JobSet, "TrainJob": TrainerV1alpha1TrainJob}
+SUBMIT = ("submit", str(DIGITS), "--to", "kubernetes", "--run-id", "it")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_manifests(name: str) -> None:
+    """If it changed on purpose: python -m tests.launch.kubernetes_jobs, and read the difference before a commit."""
+    assert job_text(name) == (GOLDEN / name).read_text()
+
+
+def is_valid(manifest: dict[str, Any]) -> bool:
+    """Whether a schema knows every field of an object, and its value can be."""
+    model = MODELS.get(manifest["kind"])
+    if model is not None:
+        try:
+            read = model.from_dict(deepcopy(manifest))
+        except ValueError:
+            return False
+        return bool(read is not None and read.to_dict() == manifest)  # what the model does not know is left out
+    try:
+        for version in VERSIONS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    except kubernetes_validate.ValidationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_schemas_take_every_object(name: str) -> None:
+    (text,) = job_of(JOBS[name]).files.values()
+    manifests = list(yaml.safe_load_all(text))
+    assert manifests == list(job_of(JOBS[name]).manifests)
+    for manifest in manifests:
+        assert is_valid(manifest), manifest["kind"]
+
+
+@pytest.mark.parametrize("kind", ["job", "jobset", "trainjob"])
+def test_a_field_that_no_schema_knows_is_found(kind: str) -> None:
+    """Or the test above would show nothing."""
+    manifest = deepcopy(job_of((*ON_GPUS, f"launch.kubernetes.kind={kind}")).manifests[-1])
+    assert is_valid(manifest)
+    pod = _pod(manifest)
+    pod["terminationGracePeriod"] = pod.pop("terminationGracePeriodSeconds")
+    assert not is_valid(manifest)
+
+
+def _pod(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The spec of the pods of a job, whatever it is."""
+    spec = manifest["spec"]
+    if manifest["kind"] == "TrainJob":
+        spec = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]
+    if "replicatedJobs" in spec:
+        spec = spec["replicatedJobs"][0]["template"]["spec"]
+    found: dict[str, Any] = spec["template"]["spec"]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["job", "jobset", "trainjob"])
+def test_a_pod_that_is_ended_has_time_to_save(kind: str) -> None:
+    of_kind = (*ON_CPU, f"launch.kubernetes.kind={kind}")
+    assert _pod(job_of(of_kind).manifests[-1])["terminationGracePeriodSeconds"] == 180
+    longer = job_of((*of_kind, "launch.grace=1000"))
+    assert _pod(longer.manifests[-1])["terminationGracePeriodSeconds"] == 1120
+    shared = next(volume for volume in _pod(longer.manifests[-1])["volumes"] if volume["name"] == "shared-memory")
+    assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+
+
+def test_the_pods_run_what_was_planned(tmp_path: Path) -> None:
+    """Their recipe names ranks, device and where the code lies: a pod with less refuses it."""
+    config = job_of(ON_CPU).manifests[0]["data"]["recipe.yaml"]
+    (tmp_path / "recipe.yaml").write_text(config.replace("/code/task.py", str(DIGITS.parent / "task.py")))
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert (recipe.launch.nodes, recipe.launch.nproc_per_node, recipe.launch.device) == (2, 2, "cpu")
+    assert "entry: /code/task.py:Digits" in config
+
+
+@pytest.mark.parametrize("kind", ["job", "jobset", "trainjob"])
+def test_no_value_of_a_secret_is_rendered(kind: str) -> None:
+    secret = "launch.kubernetes.secrets={WANDB_API_KEY: {name: wandb, key: api-key}}"
+    settings = (*ON_CPU, secret, f"launch.kubernetes.kind={kind}")
+    shown = launcher(*SUBMIT, *settings, "--dry-run", env={"WANDB_API_KEY": CANARY, "HF_TOKEN": CANARY})
+    assert shown.returncode == 0, shown.stderr
+    assert "secretKeyRef" in shown.stdout
+    assert CANARY not in shown.stdout + shown.stderr
+
+
+def test_names_are_what_kubernetes_takes() -> None:
+    for run_id, number, name in (
+        ("Mine_2.a", 1, "mine-2-a"),
+        ("20260101", 1, "run-20260101"),
+        ("x" * 128, 1, "x" * 45),
+        ("x" * 128, 12, "x" * 42 + "-12"),
+    ):
+        assert KubernetesNames.of(run_id, number).job == name
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "no image": (
+        (*NEEDED[1:], "launch.device=cpu"),
+        "launch.kubernetes.image: is missing. Name an image that has the launcher.",
+    ),
+    "no volume": (
+        (NEEDED[0], NEEDED[2], "launch.device=cpu"),
+        "launch.kubernetes.runs_claim: is missing: without a volume the run and its checkpoints would be lost",
+    ),
+    "code": (
+        (*NEEDED[:2], "launch.device=cpu"),
+        "task.py lies on this machine. Put its folder into the image or on a volume, and say where by "
+        "launch.kubernetes.code.",
+    ),
+    "elastic": (
+        (*NEEDED, "launch.device=cpu", "launch.nodes=1:4"),
+        "launch.nodes: a job of Kubernetes has a fixed number of machines, not 1:4. Set launch.nodes=4.",
+    ),
+    "auto": (
+        NEEDED,
+        "launch.nproc_per_node: auto is one rank for each GPU, and how many GPUs the machines have cannot be seen",
+    ),
+    "too short": (
+        (*ON_CPU, "launch.kubernetes.grace_period=60"),
+        "launch.kubernetes.grace_period: 60 seconds are no more than launch.grace, the 60 that a run may take to save. "
+        "Write 61 or more, or less for launch.grace.",
+    ),
+    "a secret": (
+        (*ON_CPU, "launch.kubernetes.env={MY_PASSWORD: hi}"),
+        "launch.kubernetes.env.MY_PASSWORD: is a secret, and the manifest is shown and kept.",
+    ),
+    "twice": (
+        (*ON_CPU, "launch.kubernetes.volumes=[{claim: data, path: /runs}]"),
+        "launch.kubernetes.volumes: two volumes are mounted at /runs. Choose another path.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_recipe_that_cannot_run_there_is_refused(name: str, tmp_path: Path) -> None:
+    settings, said = REFUSED[name]
+    done = launcher(*SUBMIT, *settings, "--runs", str(tmp_path / "runs"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+# Stands for kubectl where no cluster is: writes down what it is told, and says what a test wants.
+KUBECTL = """#!/bin/sh
+echo "$@" >> "$TOLD"
+case "$*" in
+  *--dry-run=server*) [ -z "$REFUSES" ] || { echo "error: $REFUSES" >&2; exit 1; } ;;
+  get*) cat "$STATE" ;;
+esac
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> dict[str, str]:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "kubectl").write_text(KUBECTL)
+    (programs / "kubectl").chmod(0o755)
+    (tmp_path / "state").write_text("")
+    path = f"{programs}:{os.environ['PATH']}"
+    return {"PATH": path, "TOLD": str(tmp_path / "told"), "STATE": str(tmp_path / "state"), "REFUSES": ""}
+
+
+def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Path) -> None:
+    runs = ("--runs", str(tmp_path / "runs"))
+    shown = launcher(*SUBMIT, *ON_CPU, *runs, "--dry-run", env=cluster)
+    assert not (tmp_path / "runs").exists()
+    done = launcher(*SUBMIT, *ON_CPU, *runs, env=cluster)
+    assert done.returncode == 0, done.stderr
+    manifest = tmp_path / "runs" / "it" / "kubernetes" / "manifest.yaml"
+    assert manifest.read_text().strip() in shown.stdout
+    apply = f"apply --filename={manifest}"
+    assert Path(cluster["TOLD"]).read_text().splitlines() == [f"{apply} --dry-run=server", apply]
+    assert shown.stdout.endswith(f"kubectl {apply} --dry-run=server && kubectl {apply}\n")
+
+    (tmp_path / "state").write_text('{"spec": {"parallelism": 2}, "status": {"ready": 1}}')
+    assert "job: it, Active, 1 of 2 pods ready" in launcher("status", "it", *runs, env=cluster).stdout
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 73
+    conditions = '[{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}]'
+    (tmp_path / "state").write_text(f'{{"status": {{"conditions": {conditions}}}}}')
+    assert "job: it, Failed, PodFailurePolicy" in launcher("status", "it", *runs, env=cluster).stdout
+    again = launcher(*SUBMIT, *ON_CPU, *runs, env=cluster)
+    assert "job: it-2 (launcher status it-2" in again.stdout  # the one before is still there
+    (tmp_path / "state").write_text("{}")
+    Path(cluster["TOLD"]).unlink()
+    assert launcher("cancel", "it-2", *runs, env=cluster).returncode == 0
+    assert f"delete jobs.batch --selector={LABEL}=it-2 --wait --cascade=foreground" in Path(cluster["TOLD"]).read_text()
+
+
+def test_what_the_server_refuses_leaves_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
+    done = launcher(*SUBMIT, *ON_CPU, "--runs", str(tmp_path / "runs"), env={**cluster, "REFUSES": "no such queue"})
+    assert (done.returncode, done.stderr) == (2, "launcher: kubectl apply refuses: error: no such queue.\n")
+    assert len(Path(cluster["TOLD"]).read_text().splitlines()) == 1  # nothing was applied
+    assert not (tmp_path / "runs" / "it").exists()
+
+
+def test_without_kubectl_one_sentence_says_so(tmp_path: Path) -> None:
+    done = launcher(*SUBMIT, *ON_CPU, "--runs", str(tmp_path), env={"PATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (
+        2,
+        "launcher: kubectl is not installed here, and it is what Kubernetes is asked by.\n",
+    )
