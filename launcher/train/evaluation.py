@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from time import monotonic
 from typing import Any, TypeAlias
 
 import torch
@@ -41,6 +42,7 @@ class Evaluation:
         precision: the context that a forward pass runs in.
         progress: is told of each batch.
         should_stop: whether this rank was asked to stop, which is asked before each batch.
+        patience: seconds that the evaluation goes on after that, to come to its end.
     """
 
     task: Task
@@ -49,9 +51,10 @@ class Evaluation:
     precision: AbstractContextManager[Any]
     progress: Progress = field(default_factory=Progress)
     should_stop: Callable[[], bool] = lambda: False
+    patience: float = 0.0
 
     def of_rank(self, batch: int = MOST) -> Sums | None:
-        """This rank's part, which `means` puts together; None if it was asked to stop, and left no trace.
+        """This rank's part, which `means` puts together; None if it was left, and that without a trace.
 
         Args:
             batch: samples per forward pass.
@@ -83,8 +86,9 @@ class Evaluation:
         low, high = (len(self.data) * rank // engine.world_size for rank in (engine.rank, engine.rank + 1))
         most = -(-len(self.data) // engine.world_size)  # samples of the rank that has the most
         sums: Sums = {}
+        time_is_up = _TimeIsUp(self.should_stop, self.patience)
         for first in range(low, low + most if engine.equal_steps else high, batch):
-            if self._is_to_be_left():
+            if self._on_all(time_is_up()):
                 return None
             self.progress.evaluates()
             own = range(first, min(first + batch, high))
@@ -96,13 +100,12 @@ class Evaluation:
                 sums[name] = _added(sums.get(name, NOTHING), part)
         return sums
 
-    def _is_to_be_left(self) -> bool:
+    def _on_all(self, leave: bool) -> bool:
         """Ranks that go through every batch together leave together."""
-        asked = self.should_stop()
-        return on_any_rank(self.engine, asked) if self.engine.equal_steps else asked
+        return on_any_rank(self.engine, leave) if self.engine.equal_steps else leave
 
     def means(self, own: Sums | None) -> dict[str, float] | None:
-        """The means of what all ranks have found; None if any was asked to stop.
+        """The means of what all ranks have found; None if any has left.
 
         Args:
             own: what this one has found.
@@ -114,6 +117,20 @@ class Evaluation:
         names = dict.fromkeys(name for sums in found for name in sums)
         totals = {name: reduce(_added, (sums.get(name, NOTHING) for sums in found)) for name in names}
         return {name: total / weight for name, (total, weight) in totals.items() if weight}
+
+
+class _TimeIsUp:
+    """Whether something has been so for some seconds, as far as it was asked."""
+
+    def __init__(self, is_so: Callable[[], bool], seconds: float) -> None:
+        self._is_so = is_so
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        if self._since is None and self._is_so():
+            self._since = monotonic()
+        return self._since is not None and monotonic() - self._since >= self._seconds
 
 
 def _weighted_sum(name: str, measured: Measured, samples: int) -> Sum:

@@ -158,6 +158,7 @@ class NotKeptError(RuntimeError):
     """All updates were made, and what came of the last ones is lost: the run is not done."""
 
 
+_PATIENCE = 5.0  # seconds that an evaluation goes on after a signal, to come to its end: most are short
 _CURE_OF_STEP = "Set a smaller batch.micro, or share the model out, as by parallel.engine=fsdp"
 
 
@@ -170,7 +171,8 @@ def _evaluated(job: Job, data: SampleSource, memory: Memory, window: Window) -> 
 
     What fits in training fits here; more might not, as the scores of large vocabularies weigh as much.
     """
-    evaluation = Evaluation(job.task, data, job.engine, job.precision, job.progress, job.should_stop)
+    patience = min(_PATIENCE, job.plan.recipe.launch.grace / 4)
+    evaluation = Evaluation(job.task, data, job.engine, job.precision, job.progress, job.should_stop, patience)
     return evaluation.means(memory.evaluate(min(MOST, window.micro), evaluation.of_rank))
 
 
