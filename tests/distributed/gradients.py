@@ -418,7 +418,7 @@ def always_synced(case: Case, world: int) -> list[int]:
 
 def evaluated(world: int, samples: int, subject: Subject) -> dict[str, float]:
     """The means of the numbers of so many samples, as the ranks find them together."""
-    engine = subject.engine(world, nn.Linear(1, 1))
+    engine = subject.engine(world, nn.Sequential(nn.Linear(1, 1)))  # one that FSDP can wrap
     numbers = TensorDataset(torch.arange(samples, dtype=torch.float64))
     return evaluate(Numbered(), numbers, engine)
 
