@@ -8,15 +8,8 @@ import re
 from functools import cache
 from typing import Any
 
-from launcher.recipe.schema import (
-    ENTRY,
-    NAME,
-    NODES,
-    SLURM_MEMORY,
-    SLURM_TIME,
-    SLURM_WORD,
-    recipe_json_schema,
-)
+from launcher.recipe.schema import ENTRY, NAME, NODES, recipe_json_schema
+from launcher.recipe.slurm_section import SLURM_MEMORY, SLURM_TIME, SLURM_WORD
 
 # The names that other launchers and trainers have for these keys.
 OTHER_WORDS = {

@@ -12,7 +12,8 @@ from launcher.errors import Mistake
 from launcher.recipe.elastic_rules import ELASTIC_RULES
 from launcher.recipe.engine_rules import ENGINE_RULES
 from launcher.recipe.fitting import hindrances
-from launcher.recipe.schema import BatchSection, Recipe, Section
+from launcher.recipe.schema import BatchSection, Recipe
+from launcher.recipe.section import Section
 from launcher.recipe.slurm_rules import SLURM_RULES
 
 Rule = Callable[[Recipe], Iterator[Mistake]]

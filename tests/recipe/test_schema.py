@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from launcher.recipe.keys import all_keys, children
-from launcher.recipe.schema import Recipe, Section, recipe_json_schema
+from launcher.recipe.schema import Recipe, recipe_json_schema
+from launcher.recipe.section import Section
 
 ROOT = Path(__file__).parents[2]
 # A task or a script without it says nothing to run, and a stage says no batch.
