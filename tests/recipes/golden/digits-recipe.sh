@@ -274,7 +274,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "gathered_bytes": 0
   },
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \

@@ -266,7 +266,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   },
   "reduction": null,
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=3 \

@@ -276,7 +276,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   "warnings": [
     "train.compile: on a CPU the compiler of torch 2.13 was seen to make gradients of zero, without an error, in front of MaxPool2d; before its first update the run compares gradients, and ends where they differ."
   ],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=16 \

@@ -284,7 +284,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   "warnings": [
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-batch, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm, or parallel.sync_batchnorm=true on GPUs."
   ],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=128 \

@@ -286,7 +286,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
     "BatchNorm (task.py:75 BatchNorm2d, task.py:75 SyncBatchNorm, task.py:86 BatchNorm2d) takes its statistics from one micro-step of all ranks, not from the global batch, so accumulation does not equal one big batch; use GroupNorm or LayerNorm for results that do not depend on the split.",
     "batch.tail=drop leaves out 3215 of 1281167 samples in each epoch; keep trains on all of them."
   ],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=512 \

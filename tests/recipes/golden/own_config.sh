@@ -267,7 +267,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   },
   "reduction": null,
   "warnings": [],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 cat > /runs/id/accelerate.yaml.pasted <<'END_OF_FILE'

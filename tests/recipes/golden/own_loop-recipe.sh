@@ -274,7 +274,8 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
   "warnings": [
     "a script that takes 4 micro-steps of 32 on 2 ranks alike sees 256 samples per update, not 250; batch.global=192 or 256 is what it would see, and an Accumulator.from_env with its sampler() sees what is planned."
   ],
-  "found": []
+  "found": [],
+  "past": []
 }
 END_OF_FILE
 ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 \
