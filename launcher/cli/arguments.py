@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Resume(str, Enum):
+    """Whether to go on with a run that has begun."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 OverridesArgument = Annotated[
@@ -16,3 +25,9 @@ RunOrJobArgument = Annotated[
     str, typer.Argument(metavar="RUN|JOB", help="A run, by its id or folder, or its job.", show_default=False)
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs.")]
+RunIdOption = Annotated[
+    str | None, typer.Option("--run-id", metavar="ID", help="Name of the run's folder; default: name and time.")
+]
+ResumeOption = Annotated[
+    Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
+]

@@ -8,14 +8,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.arguments import OverridesArgument, RecipeArgument
-
-
-class Resume(str, Enum):
-    """Whether to go on with a run that has begun."""
-
-    AUTO = "auto"
-    NEVER = "never"
+from launcher.cli.arguments import OverridesArgument, RecipeArgument, Resume, ResumeOption, RunIdOption, RunsOption
 
 
 class Inside(str, Enum):
@@ -28,14 +21,9 @@ def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be executed, and do nothing.")] = False,
-    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs.")] = Path("runs"),
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run-id", metavar="ID", help="Name of the run's folder; default: name and time."),
-    ] = None,
-    resume: Annotated[
-        Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
-    ] = Resume.NEVER,
+    runs: RunsOption = Path("runs"),
+    run_id: RunIdOption = None,
+    resume: ResumeOption = Resume.NEVER,
     fork: Annotated[
         bool, typer.Option("--fork", help="With --resume auto: go on although the recipe has changed.")
     ] = False,

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.arguments import OverridesArgument, RecipeArgument
-from launcher.cli.run import Resume
+from launcher.cli.arguments import OverridesArgument, RecipeArgument, Resume, ResumeOption, RunIdOption, RunsOption
 
 
 class Engine(str, Enum):
@@ -27,14 +26,9 @@ def submit(
     overrides: OverridesArgument = None,
     to: Annotated[Engine, typer.Option("--to", help="What takes the job.")] = Engine.SLURM,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted, and do nothing.")] = False,
-    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs.")] = Path("runs"),
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run-id", metavar="ID", help="Name of the run's folder; default: name and time."),
-    ] = None,
-    resume: Annotated[
-        Resume, typer.Option("--resume", help="auto goes on with the run of that id, or the newest that is not done.")
-    ] = Resume.NEVER,
+    runs: RunsOption = Path("runs"),
+    run_id: RunIdOption = None,
+    resume: ResumeOption = Resume.NEVER,
 ) -> None:
     """Hand a recipe to an engine that takes jobs, which runs it when it has the machines."""
     from functools import partial

@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.launch.contradiction import Contradiction, differing, same, shown
 from launcher.plan.planner import Plan
-from launcher.recipe.schema import FsdpSection
+from launcher.recipe.parallel_section import FsdpSection
 
 # Each section, with a line of the kind that belongs there.
 _SECTIONS = {

@@ -11,17 +11,10 @@ from typing import Any
 from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY
 from launcher.recipe.kubernetes_section import DNS_NAME, INSIDE, QUANTITY
 from launcher.recipe.ray_section import RAY_ADDRESS
-from launcher.recipe.schema import (
-    ENTRY,
-    NAME,
-    NODES,
-    SLURM_MEMORY,
-    SLURM_TIME,
-    SLURM_WORD,
-    recipe_json_schema,
-)
+from launcher.recipe.schema import ENTRY, NAME, NODES, recipe_json_schema
 from launcher.recipe.section import VARIABLE
 from launcher.recipe.skypilot_section import SKY_WORD
+from launcher.recipe.slurm_section import SLURM_MEMORY, SLURM_TIME, SLURM_WORD
 
 # The names that other launchers and trainers have for these keys.
 OTHER_WORDS = {
@@ -158,7 +151,7 @@ _EXPECTED_TEXT = {
     IMAGE: "the name of an image",
     NETWORK: "the name of a network",
     SHARED_MEMORY: "a whole number and k, m or g, such as 8g",
-    VARIABLE: "the name of a variable, such as WANDB_API_KEY, and not its value",
+    VARIABLE: "the name of a variable, without its value",
     SKY_WORD: "a name as SkyPilot has them: letters, digits and . _ / : @ * -",
     DNS_NAME: "a name as Kubernetes has them: small letters, digits, dots or dashes",
     INSIDE: "a path that begins with /",

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from launcher.recipe.docker_section import DockerSection
-from launcher.recipe.engines import Abilities, EngineName, abilities_of
 from launcher.recipe.kubernetes_section import KubernetesSection
 from launcher.recipe.node_range import NodeRange
+from launcher.recipe.parallel_section import ParallelSection
 from launcher.recipe.ray_section import RaySection
 from launcher.recipe.section import Section
 from launcher.recipe.skypilot_section import SkypilotSection
+from launcher.recipe.slurm_section import SlurmSection
 
 Count = Annotated[int, Field(ge=1, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,10 +24,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 NODES = r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$"
-SLURM_WORD = r"^[A-Za-z0-9][A-Za-z0-9.,_@-]{0,127}$"
-SLURM_TIME = r"^([0-9]{1,4}-[0-9]{1,2}:[0-9]{2}:[0-9]{2}|[0-9]{1,4}:[0-9]{2}:[0-9]{2})$"
-SLURM_MEMORY = r"^[1-9][0-9]{0,8}[KMGT]$"
-SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 ENTRY = r"^(.+\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*):[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -255,104 +252,11 @@ class NoiseScaleSection(Section):
     )
 
 
-class DeepspeedSection(Section):
-    """The engine deepspeed."""
-
-    stage: Annotated[int, Field(ge=0, le=3)] = Field(
-        default=1, description="ZeRO stage: ranks share out nothing, the optimizer, gradients too, parameters too."
-    )
-    offload_optimizer: bool = Field(default=False, description="Keep the optimizer's state in the host's memory.")
-    offload_parameters: bool = Field(default=False, description="Keep parameters in the host's memory (stage 3).")
-    config: dict[str, Any] = Field(
-        default={}, description="More of DeepSpeed's own configuration; what the recipe says already is refused."
-    )
-
-
-class FsdpSection(Section):
-    """The engine fsdp."""
-
-    wrap: tuple[str, ...] = Field(
-        default=(),
-        strict=False,
-        description="Classes of the model's blocks, each sharded and gathered on its own; none: the model as a whole.",
-    )
-    defer_reduction: bool = Field(
-        default=True,
-        description="Reduce gradients at the boundary only, holding them whole until then; false: in every micro-step.",
-    )
-    reshard_after_forward: bool = Field(
-        default=True, description="Let go of a block's parameters after its forward pass, and gather them again."
-    )
-    checkpoint_activations: bool = Field(
-        default=False, description="Compute each block's forward pass again in its backward, to save memory."
-    )
-    replicas: Literal["none", "nodes"] = Field(
-        default="none", description="Shard over all ranks, or (nodes) within each machine, with a copy on every one."
-    )
-
-
-class ParallelSection(Section):
-    """How the ranks hold the model together."""
-
-    engine: EngineName = Field(default="ddp", description="What owns gradient sync.")
-    deepspeed: DeepspeedSection = Field(default=DeepspeedSection(), description="The engine deepspeed.")
-    fsdp: FsdpSection = Field(default=FsdpSection(), description="The engine fsdp.")
-    bucket_mb: Annotated[float, Field(gt=0, le=65536)] = Field(
-        default=25.0, description="Size in MiB of a gradient bucket, reduced in one call."
-    )
-    find_unused_parameters: bool = Field(
-        default=False, description="Allow parameters that some forward passes do not use (slower)."
-    )
-    sync_batchnorm: bool = Field(
-        default=False, description="BatchNorm over the micro-batches of all ranks instead of each its own (GPU only)."
-    )
-    timeout: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
-        default=600.0, description="Seconds that a rank waits for the others before it fails; a year at most."
-    )
-
-    @property
-    def abilities(self) -> Abilities:
-        """What the engine can."""
-        return abilities_of(self.engine, self.deepspeed.stage)
-
-
 class AccelerateSection(Section):
     """`accelerate launch`."""
 
     config_file: str | None = Field(
         default=None, description="Your own accelerate config file, beside the recipe; null: one is written."
-    )
-
-
-class SlurmSection(Section):
-    """What `launcher submit --to slurm` asks for."""
-
-    partition: SlurmWord | None = Field(default=None, description="Partition to run in; null: the cluster's default.")
-    account: SlurmWord | None = Field(default=None, description="Account that pays; null: your default.")
-    time: Annotated[str, Field(pattern=SLURM_TIME)] | None = Field(
-        default=None, description='Time limit, "4:00:00" or "2-00:00:00" (two days); null: that of the partition.'
-    )
-    memory: Annotated[str, Field(pattern=SLURM_MEMORY)] | None = Field(
-        default=None, description="Memory of each machine, such as 64G; null: the cluster's default."
-    )
-    gpus_per_node: Annotated[int, Field(ge=0, le=4096)] | None = Field(
-        default=None, description="GPUs of each machine; null: one for each rank, and none with launch.device=cpu."
-    )
-    cpus_per_node: Annotated[int, Field(ge=1, le=65536)] | None = Field(
-        default=None, description="Cores of each machine; null: one for each rank and each of its data.workers."
-    )
-    signal_before: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        default=None,
-        description="Seconds before the time limit to save, end and queue again; null: launch.grace + 120.",
-    )
-    container: str | None = Field(
-        default=None, description="Image to run in, for the --container-image of srun (pyxis); it has the launcher."
-    )
-    mounts: tuple[str, ...] = Field(
-        default=(), strict=False, description="Folders to mount in the container, besides the run's and the task's."
-    )
-    options: dict[str, Any] = Field(
-        default={}, description="More options of sbatch, by their long names: {qos: high, exclusive: true}."
     )
 
 

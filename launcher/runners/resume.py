@@ -13,9 +13,9 @@ from pathlib import Path
 
 from launcher.errors import LauncherError, RequestError, RunDirectoryUnusableError
 from launcher.plan.changes import changes, recipe_mark, refuse_past_end
-from launcher.plan.fitting import Findings
+from launcher.plan.history import History
 from launcher.plan.past import Past
-from launcher.plan.planner import Plan, with_found, with_past
+from launcher.plan.planner import Plan, with_past
 from launcher.plan.windows import Stage
 from launcher.rundir.checkpoints import Checkpoint, Checkpoints
 from launcher.rundir.generation import take_over
@@ -108,10 +108,7 @@ def with_history(plan: Plan, run: RunDirectory) -> Plan:
         plan: the plan to go on with.
         run: the directory of the run.
     """
-    found = Findings.read(run.fitting, plan.recipe)
-    past = Past.read(run.past).stages
-    plan = with_past(plan, past) if past else plan
-    return with_found(plan, found) if found else plan
+    return History.read(run.past, run.fitting, plan.recipe).of(plan)
 
 
 def go_on(run: RunDirectory, plan: Plan, say: Say) -> int:
@@ -149,7 +146,7 @@ def _taken_over(run: RunDirectory, plan: Plan, say: Say, *, fork: bool) -> Check
         refuse_foreign(run, checkpoint)
         if not fork:
             refuse_other_recipe(run, checkpoint, recipe_mark(plan))
-        refuse_past_end(with_history(plan, run), checkpoint.update)
+        refuse_past_end(with_past(plan, Past.read(run.past).stages), checkpoint.update)
         restore_identity(run, checkpoint)
         checkpoints.leave_behind(checkpoint)
     cut_rows(run.metrics, last_logged(checkpoint) if checkpoint else 0, say)

@@ -71,24 +71,10 @@ def train(
         RequestError: the compiled model has another gradient than the model.
     """
     memory = memory_of(job, halved or _unheard, say or _unheard)
-    keeps = saver is not None
-    saver = saver or NoSaver()
-    readout = Readout(job.engine, job.results, job.should_stop, saver.wishes)
+    record = _Record(job, log, saver)
+    readout = record.readout
     unsaved: Window | None = None
     unchecked = job.plan.recipe.train.compile
-
-    def take(results: Iterable[StepResult]) -> None:
-        for result in results:
-            log(result)
-            job.finite.after(result)
-
-    def keep(window: Window, unlogged: StepResult | None = None) -> None:
-        take(readout.flush())
-        apart = job.engine.gather if job.engine.shards > 1 else None
-        job.finite.before_keeping(job.engine.model, window.update + 1, apart)
-        job.guard.before_keeping(window.update + 1)
-        saver.save(window, unlogged.row() if unlogged else None)
-
     ended = perf_counter()
     for loaded, waited in _waited_for(job):
         if unchecked and not loaded.empty:
@@ -106,30 +92,75 @@ def train(
         if evaluation_due(job.plan, window) and job.eval_data is not None:
             evaluation = _evaluated(job, job.eval_data, memory, measurement.window)  # the window as it was taken
             if evaluation is None:
-                *before, last = [*readout.add(measurement), *readout.flush()]
-                take(before)
-                job.finite.after(last)
-                keep(window, last)
-                if not (saver.finish() and keeps):  # the row is all that there is of it
-                    log(last)
+                record.keep_unevaluated(window, measurement)
                 return False
             measurement.evaluation = evaluation
             ended = perf_counter()  # an evaluation is no part of an update
-        take(readout.add(measurement))
+        record.take(readout.add(measurement))
         if readout.stop:
             break
-        if readout.save or saver.due(window.update + 1):
-            keep(window)
+        if record.is_due(window):
+            record.keep(window)
             unsaved = None
             ended = perf_counter()  # nor is a checkpoint
     if unsaved is not None:
-        keep(unsaved)
-    if not saver.finish() and not readout.stop:
+        record.keep(unsaved)
+    if not record.is_kept() and not readout.stop:
         raise NotKeptError(
             "the end of the run could not be kept, and updates since the last checkpoint are to be made again. Make "
             "room for a checkpoint, and go on by --resume auto"
         )
     return not readout.stop
+
+
+class _Record:
+    """What is logged of the updates, and the state that is kept.
+
+    Attributes:
+        readout: of what the updates measured.
+    """
+
+    def __init__(self, job: Job, log: Callable[[StepResult], None], saver: Saver | None) -> None:
+        self._job = job
+        self._log = log
+        self._keeps = saver is not None
+        self._saver = saver or NoSaver()
+        self.readout = Readout(job.engine, job.results, job.should_stop, self._saver.wishes)
+
+    def take(self, results: Iterable[StepResult]) -> None:
+        """Log what updates did; it must be finite."""
+        for result in results:
+            self._log(result)
+            self._job.finite.after(result)
+
+    def is_due(self, window: Window) -> bool:
+        """Whether the state is to be kept after a window; the same on every rank."""
+        return self.readout.save or self._saver.due(window.update + 1)
+
+    def keep(self, window: Window) -> None:
+        """Keep the state after a window, and log all before it."""
+        self.take(self.readout.flush())
+        self._save(window)
+
+    def keep_unevaluated(self, window: Window, measurement: Measurement) -> None:
+        """Keep the state after a window whose evaluation was left, with its row, which is logged when that is made."""
+        *before, last = [*self.readout.add(measurement), *self.readout.flush()]
+        self.take(before)
+        self._job.finite.after(last)
+        self._save(window, last)
+        if not (self._keeps and self.is_kept()):  # the row is all that there is of it
+            self._log(last)
+
+    def is_kept(self) -> bool:
+        """Whether what was last to be kept is; the same on every rank."""
+        return self._saver.finish()
+
+    def _save(self, window: Window, unlogged: StepResult | None = None) -> None:
+        job, update = self._job, window.update + 1
+        apart = job.engine.gather if job.engine.shards > 1 else None
+        job.finite.before_keeping(job.engine.model, update, apart)
+        job.guard.before_keeping(update)
+        self._saver.save(window, unlogged.row() if unlogged else None)
 
 
 def catch_up(job: Job, row: Mapping[str, float], log: Callable[[Mapping[str, float]], None], say: Say) -> bool:

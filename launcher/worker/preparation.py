@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from launcher.plan.fitting import Findings
-from launcher.plan.past import Past
-from launcher.plan.planner import Plan, with_facts, with_found, with_past
+from launcher.plan.history import History
+from launcher.plan.planner import Plan, with_facts
 from launcher.rundir.generation import Generation
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.train.engines.process_group import gather, process_group
@@ -64,7 +63,7 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation
     group = process_group(device, plan.recipe.parallel.timeout, alone) if grouped else nullcontext()
     tell: Gather = gather if env.world_size > 1 else lambda value: [value]
     with group:
-        plan = _with_what_was_found(plan, run, tell)
+        plan = _with_history(plan, run, tell)
         plan = _with_facts_of_all_ranks(plan, materials, tell)
         if env.rank == 0:
             generation.check()
@@ -72,11 +71,10 @@ def prepared(plan: Plan, run: RunDirectory, env: DistEnv, generation: Generation
         yield Prepared(plan, materials, device, tell)
 
 
-def _with_what_was_found(plan: Plan, run: RunDirectory, tell: Gather) -> Plan:
-    """The plan with the micro-batch that fits, and the windows before a fork, as rank 0 reads of launches before."""
-    (found, past), *_ = tell((Findings.read(run.fitting, plan.recipe), Past.read(run.past).stages))
-    plan = with_past(plan, past) if past else plan
-    return with_found(plan, found) if found else plan
+def _with_history(plan: Plan, run: RunDirectory, tell: Gather) -> Plan:
+    """The plan with what the launches before have come to, as rank 0 reads it."""
+    history: History = tell(History.read(run.past, run.fitting, plan.recipe))[0]
+    return history.of(plan)
 
 
 def _with_facts_of_all_ranks(plan: Plan, materials: Materials, tell: Gather) -> Plan:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from launcher.recipe.schema import Backward, FsdpSection, ParallelSection, Recipe
+from launcher.recipe.parallel_section import FsdpSection, ParallelSection
+from launcher.recipe.schema import Backward, Recipe
 from launcher.train.engines.accelerate import AccelerateEngine
 from launcher.train.engines.base import Engine
 from launcher.train.engines.ddp import DdpEngine

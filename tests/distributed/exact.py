@@ -28,7 +28,8 @@ from launcher.errors import RequestError
 from launcher.plan.planner import make_plan, with_facts
 from launcher.plan.topology import Topology
 from launcher.plan.windows import windows_of_run
-from launcher.recipe.schema import ParallelSection, Recipe
+from launcher.recipe.parallel_section import ParallelSection
+from launcher.recipe.schema import Recipe
 from launcher.train.engines.exact import ExactEngine
 from launcher.train.engines.gradients import trained_bytes
 from launcher.train.job import build_job, build_materials

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from launcher.errors import RequestError
-from launcher.recipe.schema import FsdpSection
+from launcher.recipe.parallel_section import FsdpSection
 from launcher.train.accumulation import MicroBatchData
 from launcher.train.engines.fsdp import FsdpEngine
 from launcher.train.engines.gradients import gradients_of

@@ -11,7 +11,7 @@ from accelerate.utils import DynamoBackend
 from torch import nn
 
 from launcher.errors import RequestError
-from launcher.recipe.schema import ParallelSection
+from launcher.recipe.parallel_section import ParallelSection
 from launcher.train.engines.accelerate import AccelerateEngine, accelerator_for
 
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from torch.utils.data import TensorDataset
 
 from launcher.plan.planner import make_plan, with_facts
 from launcher.plan.topology import Topology
-from launcher.recipe.schema import ParallelSection, Recipe
+from launcher.recipe.parallel_section import ParallelSection
+from launcher.recipe.schema import Recipe
 from launcher.train.compiling import compile_model
 from launcher.train.engines.ddp import DdpEngine
 from launcher.train.job import build_job, build_materials

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.errors import Mistake, RequestError
-from launcher.recipe.schema import ParallelSection
+from launcher.recipe.parallel_section import ParallelSection
 from launcher.train.engines.ddp import DdpEngine
 
 _SHARDING = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM")

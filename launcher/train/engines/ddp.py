@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.plan.windows import Window
-from launcher.recipe.schema import ParallelSection
+from launcher.recipe.parallel_section import ParallelSection
 from launcher.train.compiling import is_compiled
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from launcher.plan.windows import Window
-from launcher.recipe.schema import ParallelSection
+from launcher.recipe.parallel_section import ParallelSection
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.bucket_reduction import BucketReduction
 from launcher.train.engines.gradients import clip_replicated, l2_norm, squared, trained

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from launcher.errors import Mistake, RequestError
 from launcher.plan.exact import Node, TreeSum, overlaps
 from launcher.plan.windows import Window, virtual_ranks_of
-from launcher.recipe.schema import ParallelSection
+from launcher.recipe.parallel_section import ParallelSection
 from launcher.train.engines.base import Forward, Reductions
 from launcher.train.engines.bucket_reduction import flat_gradient, in_buckets
 from launcher.train.engines.filling import FillingBuckets

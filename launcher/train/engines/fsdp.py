@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from launcher.plan.windows import Window
-from launcher.recipe.schema import FsdpSection
+from launcher.recipe.parallel_section import FsdpSection
 from launcher.train.chunks import Kept, Parts
 from launcher.train.engines.any_forward import AnyForward
 from launcher.train.engines.base import Forward, Reductions

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from launcher.errors import Mistake, RequestError
-from launcher.recipe.schema import FsdpSection
+from launcher.recipe.parallel_section import FsdpSection
 from launcher.train.engines.process_group import broadcast_from_first, gather
 from launcher.train.engines.shard_traffic import CountedAllGather, CountedReduceScatter, ShardTraffic
 from launcher.train.guard import checksums
