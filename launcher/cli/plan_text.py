@@ -60,8 +60,9 @@ def print_plan(plan: Plan, worlds: Sequence[WorldRow], editions: Sequence[Editio
         console.print(Text(f"\nwarning: {warning}", style="yellow"))
     if spec is None:
         by_hand = f"launcher run ... --nodes {plan.topology.nodes} --node-rank R --rendezvous HOST:PORT"
-        console.print("\nThe ranks of several machines are started by Slurm: launcher submit ... --to slurm")
-        console.print(f"or on each by hand: {by_hand}", soft_wrap=True)
+        console.print("\nThe ranks of several machines are started by an engine, or on each by hand:")
+        console.print(Text("launcher submit ... --to slurm|kubernetes|skypilot"), soft_wrap=True)
+        console.print(Text(by_hand), soft_wrap=True)
         return
     console.print("\n[bold]Command[/bold] (with its environment and files: launcher run ... --dry-run)")
     console.print(Text(shlex.join(spec.argv)), soft_wrap=True)

@@ -48,6 +48,7 @@ def run(
     from launcher.cli.by_hand import request_by_hand
     from launcher.cli.preview import preview
     from launcher.cli.request import read_request
+    from launcher.cli.run_here import RunChoice, run_here
     from launcher.launch.deepspeed import refuse_missing_deepspeed
     from launcher.launch.ray import refuse_missing_ray
     from launcher.runners.place import place_by_hand, slurm_place
@@ -55,7 +56,6 @@ def run(
     place = place_by_hand(nodes, node_rank, rendezvous)
     if inside is not None:
         from launcher.cli.run_docker import run_inside
-        from launcher.cli.run_here import RunChoice
 
         choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork)
         raise typer.Exit(run_inside(inside[1], recipe, overrides or [], choice, place, dry_run=dry_run))
@@ -79,7 +79,6 @@ def run(
     refuse_missing_deepspeed(request.plan.recipe)
     refuse_missing_ray(request.plan.recipe)
     from launcher.cli.run_elastic import run_elastic
-    from launcher.cli.run_here import RunChoice, run_here
     from launcher.cli.run_placed import run_placed
 
     choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient=place is not None and not place.by_hand)

@@ -155,7 +155,7 @@ def _around(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
     asked = launch.kubernetes
     claims = [("runs", asked.runs_claim), *((f"volume-{n}", volume.claim) for n, volume in enumerate(asked.volumes))]
     around: dict[str, Any] = {"terminationGracePeriodSeconds": launch.grace_period}
-    if asked.user is not None:
+    if asked.user != "image":
         user = {"runAsUser": asked.user, "runAsGroup": asked.user, "fsGroup": asked.user}
         around["securityContext"] = {"runAsNonRoot": True, **user}
     if asked.service_account:

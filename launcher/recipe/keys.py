@@ -62,6 +62,8 @@ def fragment(key: str) -> dict[str, Any] | None:
             node = node.get("items") or node["prefixItems"][0]  # the places of a list are alike
         elif node.get("additionalProperties") is True:
             return {}
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]  # whatever the name is
         else:
             return None
     return _resolve(node)

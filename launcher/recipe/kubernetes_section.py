@@ -77,8 +77,8 @@ class KubernetesSection(Section):
     secrets: dict[str, SecretKeySection] = Field(
         default={}, description="Variables from secrets of the cluster: {WANDB_API_KEY: {name: wandb, key: api-key}}."
     )
-    user: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
-        default=1000, description="Number of the user and group whose files those of the run are; null: the image's."
+    user: Annotated[int, Field(ge=1, le=2**31 - 1)] | Literal["image"] = Field(
+        default=1000, description="Number of the user and group whose files those of the run are; or image: its own."
     )
     service_account: DnsName | None = Field(default=None, description="Service account of the pods.")
     pull_secrets: tuple[DnsName, ...] = Field(

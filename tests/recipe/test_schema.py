@@ -18,16 +18,21 @@ from launcher.recipe.section import Section
 ROOT = Path(__file__).parents[2]
 # A task or a script without it says nothing to run, and a stage says no batch.
 REQUIRED = {"task.entry", "script.path", "batch.schedule.0.global"}
+# Nor does a volume without its claim and place, or a secret without its name and key.
+REQUIRED |= {f"launch.kubernetes.volumes.0.{key}" for key in ("claim", "path")}
+REQUIRED |= {f"launch.kubernetes.secrets.ANY.{key}" for key in ("name", "key")}
+SEVERAL = ("batch.schedule.0", "launch.kubernetes.volumes.0", "launch.kubernetes.secrets.ANY")
 
 
 def sections(kind: type[Section] = Recipe, path: str = "") -> Iterator[tuple[str, type[Section]]]:
-    """Every section of the recipe, by dotted key; those of a list by the key of its first one."""
+    """Every section of the recipe, by dotted key; those of a list or mapping by the key of one."""
     yield path, kind
     for name, field in kind.model_fields.items():
         for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(inner, type) and issubclass(inner, Section):
                 own = f"{path}.{name}" if path else name
-                yield from sections(inner, f"{own}.0" if get_origin(field.annotation) is tuple else own)
+                several = get_origin(field.annotation)
+                yield from sections(inner, own + (".0" if several is tuple else ".ANY" if several is dict else ""))
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -41,10 +46,8 @@ FIELDS = dict(fields())
 
 
 def test_the_walk_finds_all_keys() -> None:
-    assert {key for key in FIELDS if ".0." not in key} == set(all_keys()) - {"extends"}
-    assert {key for key in FIELDS if ".0." in key} == {
-        f"batch.schedule.0.{key}" for key in children("batch.schedule.0")
-    }
+    below = {f"{several}.{key}" for several in SEVERAL for key in children(several)}
+    assert set(FIELDS) == (set(all_keys()) - {"extends"}) | below
 
 
 @pytest.mark.parametrize("key", FIELDS)

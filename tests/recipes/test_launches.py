@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.kubernetes_jobs import JOBS as KUBERNETES_JOBS
 from tests.processes import ROOT
 from tests.recipes.golden import ALL, ARRAY, GOLDEN, JOBS, RECIPES, SKY_JOBS, golden_file, launch_text
 
@@ -15,7 +16,8 @@ def test_launch_of_every_shipped_recipe(recipe: Path) -> None:
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {*map(golden_file, ALL), *(GOLDEN / name for name in (*JOBS, ARRAY, *SKY_JOBS))} == set(GOLDEN.iterdir())
+    jobs = (*JOBS, ARRAY, *SKY_JOBS, *KUBERNETES_JOBS)
+    assert {*map(golden_file, ALL), *(GOLDEN / name for name in jobs)} == set(GOLDEN.iterdir())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -85,9 +85,12 @@ def test_a_signal_reaches_the_agent(run: RunDirectory) -> None:
 @STRAY
 @pytest.mark.parametrize("victim", ["agent", "parent", "nobody"])
 def test_a_helper_ends_with_the_agent(run: RunDirectory, victim: str) -> None:
-    handle = started(run, AGENT + ("exit 3" if victim == "nobody" else "exec sleep 600"))
+    seen = run.path / "seen"  # the helper has been, by the test
+    end = f"while [ ! -e '{seen}' ]; do sleep 0.01; done; exit 3"
+    handle = started(run, AGENT + (end if victim == "nobody" else "exec sleep 600"))
     try:
         helper = helper_of(run)
+        seen.touch()
         parent = int(Path(f"/proc/{handle.agent}/stat").read_text().split()[3]) if victim == "parent" else 0
         if victim != "nobody":
             os.kill(parent or handle.agent, signal.SIGKILL)

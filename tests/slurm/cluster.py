@@ -160,10 +160,18 @@ class Cluster:
     def _end(pid: int) -> None:
         until = time.monotonic() + 20
         os.kill(pid, signal.SIGTERM)
-        while Path(f"/proc/{pid}").exists():
+        while _runs(pid):
             if time.monotonic() > until:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended; one that has may stay on record until this process, its parent, has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
