@@ -14,6 +14,7 @@ from tests.debian import need
 from tests.processes import processes_with, wait_until
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import Submitted
+from tests.wandb_server import WandbServer
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,14 @@ def it(jobs: Cluster, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     slow = tmp_path_factory.mktemp("pace") / "slow"
     slow.touch()
     return Submitted(jobs, runs, slow)
+
+
+@pytest.fixture
+def logged(it: Submitted) -> Iterator[Submitted]:
+    """The same, and logged to a W&B of the test's own."""
+    with WandbServer() as server:
+        it.server = server
+        yield it
 
 
 def _is_there(program: str) -> bool:

@@ -12,9 +12,11 @@ from typing import Any
 
 from tests.processes import ROOT, launcher
 from tests.slurm.cluster import Cluster
+from tests.wandb_server import WandbServer
 
 MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
 TWO = ("launch.nodes=2", "launch.nproc_per_node=1")
+_KEY = "0123456789" * 4
 
 
 @dataclass
@@ -26,12 +28,14 @@ class Submitted:
         runs: the folder of the run.
         slow: while it is there, paced updates take their time.
         updates: how long the run is.
+        server: the W&B that it logs to, if it does.
     """
 
     cluster: Cluster
     runs: Path
     slow: Path
     updates: int = 20
+    server: WandbServer | None = None
 
     @property
     def path(self) -> Path:
@@ -46,7 +50,7 @@ class Submitted:
         return (self.path / "slurm" / "output.log").read_text()
 
     def launcher(self, *arguments: str, **env: str) -> CompletedProcess[str]:
-        environment = {**self.cluster.environment, "SLOW": str(self.slow), **env}
+        environment = {**self.cluster.environment, "SLOW": str(self.slow), **self._wandb(), **env}
         return launcher(*arguments, "--runs", str(self.runs), env=environment, timeout=600)
 
     def submit(self, *settings: str, recipe: Path = MORTAL, **env: str) -> None:
@@ -54,6 +58,12 @@ class Submitted:
         done = self.launcher("submit", str(recipe), *length, *settings, "--to", "slurm", "--run-id", "it", **env)
         assert done.returncode == 0, done.stderr
         assert f"job: {self.job} (launcher status {self.job}" in done.stdout
+
+    def _wandb(self) -> dict[str, str]:
+        if self.server is None:
+            return {}
+        home = str(self.runs)  # where W&B keeps files of its own
+        return {"WANDB_MODE": "online", "WANDB_BASE_URL": self.server.url, "WANDB_API_KEY": _KEY, "HOME": home}
 
     def rows(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
@@ -74,6 +84,14 @@ class Submitted:
 
     def wait_for_end(self) -> None:
         self.wait(lambda: self.state() in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT"))
+
+    def told_once(self) -> bool:
+        """Whether each update has one row in the run's file, and one in W&B, which has one run."""
+        steps = list(range(1, self.updates + 1))
+        told = [[row["train/global_step"] for row in self.rows()]]
+        if self.server is not None:
+            told += [[row["train/global_step"] for row in run.rows()] for run in self.server.runs.values()]
+        return told == [steps] * (1 if self.server is None else 2)
 
     def result(self) -> tuple[list[Any], dict[str, bytes]]:
         """What must be the same bit for bit: losses and learning rates, and the last checkpoint."""

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.processes import processes_with
 from tests.slurm.cluster import Cluster
 from tests.slurm.submitted import MORTAL, TWO, Submitted, undisturbed
-from tests.wandb_server import WandbServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-KEY = "0123456789" * 4
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["the first", "the second"])
-def test_a_node_is_lost(it: Submitted, place: int) -> None:
+def test_a_node_is_lost(logged: Submitted, place: int) -> None:
     """Another takes its place, the run goes on from its last checkpoint, and it is one run of W&B."""
+    it = logged
     it.updates = 60
-    settings = ("task.entry=mortal.py:Paced", "tracking.wandb.mode=online")
-    with WandbServer() as server:
-        environment: dict[str, Any] = {
-            "WANDB_MODE": "online", "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "HOME": str(it.runs)
-        }  # fmt: skip
-        it.submit(*TWO, *settings, **environment)
-        it.wait(lambda: len(it.rows()) > 9)
-        nodes = it.cluster.call("squeue", "-h", "-j", it.job, "-O", "NodeList:200").strip()
-        names = it.cluster.call("scontrol", "show", "hostnames", nodes).split()
-        lost = names[place]
-        it.cluster.lose(lost)
-        try:
-            it.wait(lambda: "resumed after update" in it.log, 300)
-            assert lost not in it.cluster.call("squeue", "-h", "-j", it.job, "-O", "NodeList:200")
-            it.slow.unlink()
-            it.wait_for_end()
-        finally:
-            it.cluster.restore(lost)
-        assert it.state() == "COMPLETED", it.log
-        (logged,) = server.runs.values()
-    steps = list(range(1, it.updates + 1))
-    assert [row["train/global_step"] for row in it.rows()] == steps
-    assert [row["train/global_step"] for row in logged.rows()] == steps
-    it.slow.unlink(missing_ok=True)
-    assert it.result() == undisturbed(it, "task.entry=mortal.py:Paced", "tracking.wandb.mode=disabled").result()
+    it.submit(*TWO, "task.entry=mortal.py:Paced", "tracking.wandb.mode=online")
+    it.wait(lambda: len(it.rows()) > 9)
+    nodes = it.cluster.call("squeue", "-h", "-j", it.job, "-O", "NodeList:200").strip()
+    names = it.cluster.call("scontrol", "show", "hostnames", nodes).split()
+    lost = names[place]
+    it.cluster.lose(lost)
+    try:
+        it.wait(lambda: "resumed after update" in it.log, 300)
+        assert lost not in it.cluster.call("squeue", "-h", "-j", it.job, "-O", "NodeList:200")
+        it.slow.unlink()
+        it.wait_for_end()
+    finally:
+        it.cluster.restore(lost)
+    assert it.state() == "COMPLETED", it.log
+    assert it.told_once()
+    assert it.result() == undisturbed(it, "task.entry=mortal.py:Paced").result()
     assert not list(processes_with(str(it.path)))
 
 

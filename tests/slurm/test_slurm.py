@@ -12,6 +12,7 @@ from tests.slurm.submitted import MORTAL, TWO, Submitted, undisturbed
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 PACED = (*TWO, "task.entry=mortal.py:Paced", "checkpoint.every=1000")  # no checkpoint but those of a signal and the end
+ONLINE = "tracking.wandb.mode=online"
 CANARY = "c0ffee" * 6 + "c0de"  # as long as a key of W&B
 
 
@@ -46,10 +47,11 @@ def test_two_nodes_train_to_the_end(it: Submitted) -> None:
     assert (over.returncode, over.stdout) == (0, f"done: {it.path} has gone to its end\n")
 
 
-def test_the_time_is_over_and_the_run_is_not(it: Submitted) -> None:
+def test_the_time_is_over_and_the_run_is_not(logged: Submitted) -> None:
     """Slurm warns, the run saves and ends, its job is queued again, and it ends as if nothing had been."""
+    it = logged
     it.updates = 1000
-    it.submit(*PACED, "launch.slurm.time=0:03:00", "launch.slurm.signal_before=60")
+    it.submit(*PACED, ONLINE, "launch.slurm.time=0:03:00", "launch.slurm.signal_before=60")
     it.wait(lambda: "SIGUSR1: ending at the next update" in it.log if it.rows() else False, 400)
     it.wait(lambda: it.status()["state"] == "preempted")
     assert it.status()["exit_code"] == 75
@@ -59,7 +61,7 @@ def test_the_time_is_over_and_the_run_is_not(it: Submitted) -> None:
     it.wait_for_end()
     assert it.state() == "COMPLETED", it.log
     assert f"resumed after update {stopped}" in it.log
-    assert [row["train/global_step"] for row in it.rows()] == list(range(1, it.updates + 1))
+    assert it.told_once()
     assert it.result() == undisturbed(it, *PACED).result()
     assert not list(processes_with(str(it.path)))
 
@@ -77,15 +79,22 @@ def test_cancelled_by_the_launcher(it: Submitted) -> None:
     assert not list(processes_with(str(it.path)))
 
 
-def test_cancelled_by_slurm(it: Submitted) -> None:
-    """The run has KillWait to save."""
-    it.submit(*PACED)
+def test_cancelled_by_slurm(logged: Submitted) -> None:
+    """The run has KillWait to save; submitted again, it ends as if nothing had been."""
+    it = logged
+    it.submit(*PACED, ONLINE)
     it.wait(lambda: len(it.rows()) > 2)
     it.cluster.call("scancel", it.job)
     it.wait(lambda: it.status()["state"] != "running" and it.state() == "CANCELLED")
     assert (it.status()["state"], it.status()["exit_code"]) == ("preempted", 75)
     assert (it.path / "checkpoints" / f"step_{it.status()['update']:08d}").is_dir()
     assert not list(processes_with(str(it.path)))
+    it.slow.unlink()
+    it.submit(*PACED, ONLINE, "--resume", "auto")
+    it.wait_for_end()
+    assert it.state() == "COMPLETED", it.log
+    assert it.told_once()
+    assert it.result() == undisturbed(it, *PACED).result()
 
 
 def test_a_job_that_waits_is_cancelled_at_once(it: Submitted) -> None:
