@@ -100,7 +100,9 @@ class Cluster:
     def lose(self, node: str) -> None:
         """Let a node be gone at once with all that ran on it; Slurm is told what it would find out by itself."""
         daemon = int((self._folder / f"slurmd-{node}.pid").read_text())
-        for pid in {daemon, *processes_with(f"SLURMD_NODENAME={node}")}:
+        jobs = set(processes_with(f"SLURMD_NODENAME={node}"))
+        # Slurm's own go first: none is left to tell the controller how a job has ended.
+        for pid in [*filter(None, {_step_of(pid) for pid in jobs}), daemon, *jobs]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
@@ -164,6 +166,15 @@ class Cluster:
             if time.monotonic() > until:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
+
+
+def _step_of(pid: int) -> int | None:
+    """The process of Slurm's that is the parent of one of a job, if that is what its parent is."""
+    with suppress(OSError):
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if Path(f"/proc/{parent}/comm").read_text().startswith("slurmstepd"):
+            return parent
+    return None
 
 
 def _runs(pid: int) -> bool:
