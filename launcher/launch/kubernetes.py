@@ -111,7 +111,8 @@ def _job_spec(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
         "completionMode": "Indexed",
         "completions": nodes,
         "parallelism": nodes,
-        "backoffLimit": plan.recipe.launch.restarts,
+        # One machine that is lost is one try, but the launchers of all others end by it, and each is counted.
+        "backoffLimit": plan.recipe.launch.restarts * nodes,
         "podReplacementPolicy": "Failed",  # its folder is held until it has saved and ended
         "podFailurePolicy": {
             "rules": [

@@ -89,6 +89,15 @@ def test_a_pod_that_is_ended_has_time_to_save(kind: str) -> None:
     assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
 
 
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_a_lost_machine_is_one_try_though_all_pods_end_by_it(nodes: int) -> None:
+    spec = job_of((*ON_CPU, f"launch.nodes={nodes}", "launch.restarts=2")).manifests[-1]["spec"]
+    assert spec["backoffLimit"] == 2 * nodes
+    for_good = spec["podFailurePolicy"]["rules"][-1]
+    assert for_good["action"] == "FailJob"
+    assert for_good["onExitCodes"]["values"] == ([2, 3, 65] if nodes == 1 else [2, 65])
+
+
 def test_the_pods_run_what_was_planned(tmp_path: Path) -> None:
     """Their recipe names ranks, device and where the code lies: a pod with less refuses it."""
     config = job_of(ON_CPU).manifests[0]["data"]["recipe.yaml"]
