@@ -186,7 +186,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     return {"PATH": path, "TOLD": str(tmp_path / "told"), "STATE": str(tmp_path / "state"), "REFUSES": ""}
 
 
-def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_shown_is_what_is_created(cluster: dict[str, str], tmp_path: Path) -> None:
     runs = ("--runs", str(tmp_path / "runs"))
     shown = launcher(*SUBMIT, *ON_CPU, *runs, "--dry-run", env=cluster)
     assert not (tmp_path / "runs").exists()
@@ -194,9 +194,9 @@ def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Pat
     assert done.returncode == 0, done.stderr
     manifest = tmp_path / "runs" / "it" / "kubernetes" / "manifest.yaml"
     assert manifest.read_text().strip() in shown.stdout
-    apply = f"apply --filename={manifest}"
-    assert Path(cluster["TOLD"]).read_text().splitlines() == [f"{apply} --dry-run=server", apply]
-    assert shown.stdout.endswith(f"kubectl {apply} --dry-run=server && kubectl {apply}\n")
+    create = f"create --filename={manifest}"
+    assert Path(cluster["TOLD"]).read_text().splitlines() == [f"{create} --dry-run=server", create]
+    assert shown.stdout.endswith(f"kubectl {create} --dry-run=server && kubectl {create}\n")
 
     (tmp_path / "state").write_text('{"spec": {"parallelism": 2}, "status": {"ready": 1}}')
     assert "job: it, Active, 1 of 2 pods ready" in launcher("status", "it", *runs, env=cluster).stdout
@@ -214,8 +214,8 @@ def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Pat
 
 def test_what_the_server_refuses_leaves_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
     done = launcher(*SUBMIT, *ON_CPU, "--runs", str(tmp_path / "runs"), env={**cluster, "REFUSES": "no such queue"})
-    assert (done.returncode, done.stderr) == (2, "launcher: kubectl apply refuses: error: no such queue.\n")
-    assert len(Path(cluster["TOLD"]).read_text().splitlines()) == 1  # nothing was applied
+    assert (done.returncode, done.stderr) == (2, "launcher: kubectl create refuses: error: no such queue.\n")
+    assert len(Path(cluster["TOLD"]).read_text().splitlines()) == 1  # nothing was created
     assert not (tmp_path / "runs" / "it").exists()
 
 
