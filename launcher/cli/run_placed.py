@@ -12,6 +12,7 @@ from launcher.cli.request import Request
 from launcher.cli.run_elastic import TO_BE_TOLD, Launcher
 from launcher.cli.run_here import RunChoice, chosen_directory, conclude, shown_path
 from launcher.errors import ExitCode, LauncherError, Mistake, RequestError, RunDirectoryHeldError
+from launcher.rundir.checkpoints import newest_update
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held, is_held
 from launcher.runners.new_run import shared_id
@@ -44,16 +45,28 @@ def run_placed(request: Request, choice: RunChoice, place: Place) -> int:
         RunDirectoryHeldError: another launch writes there.
         RunDirectoryUnusableError: the directory cannot be made, or holds a run already and that is not wanted.
         NoCheckpointError: the run cannot go on.
+        HostUnknownError: nobody knows the name of the first machine.
         LeaderGoneError: this launcher takes part, and there is none that leads.
     """
-    shared_id(choice.run_id)
-    if place.by_hand:
-        place.refuse_unreachable()
+    run_id, patience = shared_id(choice.run_id), request.plan.recipe.parallel.timeout
+    console = lasting_console(soft_wrap=True)
+    with listening(choice.patient) as signals:
+        if place.by_hand and not place.reach(patience, signals, console.print):
+            return _stopped(RunDirectory(choice.runs / run_id))
+        return _run_among(request, choice, place, signals, console)
+
+
+def _stopped(run: RunDirectory) -> int:
+    """The exit code of a launcher that a signal has ended before it took part."""
+    return ExitCode.REQUEUE if newest_update(run) else ExitCode.INTERRUPTED
+
+
+def _run_among(request: Request, choice: RunChoice, place: Place, signals: Signals, console: Console) -> int:
+    """Lead the run, or take part in it, once the first machine has a name; the exit code."""
     run = chosen_directory(choice, request.plan.recipe.name)
     told = _Told(run, place)
-    console = lasting_console(soft_wrap=True)
     quiet = place.rank > 0 and not place.by_hand  # all launchers of a job write into one log
-    with listening(choice.patient) as signals, present(run, place.launch, place.rank, joined=False) as me:
+    with present(run, place.launch, place.rank, joined=False) as me:
         _refuse_taken(run, me, place)
         one = Launcher(request, choice, run, me, signals, Console(quiet=True) if quiet else console, place)
         if place.rank == 0:

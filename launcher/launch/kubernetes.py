@@ -71,11 +71,12 @@ def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: i
         manifests.append(_service(names, metadata))
     manifests.append(build(plan, names, metadata))
     text = "---\n".join(_text(manifest) for manifest in manifests)
-    apply = ("kubectl", "apply", f"--filename={run.kubernetes_manifest}")
+    # Not "apply", which would change what another run of the same name has.
+    create = ("kubectl", "create", f"--filename={run.kubernetes_manifest}")
     return KubernetesJob(
-        argv=apply,
+        argv=create,
         files={run.kubernetes_manifest: text},
-        check=(*apply, "--dry-run=server"),
+        check=(*create, "--dry-run=server"),
         manifests=tuple(manifests),
     )
 
@@ -111,7 +112,8 @@ def _job_spec(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
         "completionMode": "Indexed",
         "completions": nodes,
         "parallelism": nodes,
-        "backoffLimit": plan.recipe.launch.restarts,
+        # One machine that is lost is one try, but the launchers of all others end by it, and each is counted.
+        "backoffLimit": plan.recipe.launch.restarts * nodes,
         "podReplacementPolicy": "Failed",  # its folder is held until it has saved and ended
         "podFailurePolicy": {
             "rules": [

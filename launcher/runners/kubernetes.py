@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +19,21 @@ _ANSWER = 120.0  # seconds that a command may take which waits for nothing
 # Conditions of a Job, a JobSet or a TrainJob, of which one says how it stands.
 _CONDITIONS = {"Complete": "Complete", "Completed": "Complete", "Failed": "Failed", "Suspended": "Suspended"}
 _FOLLOWED_AT_MOST = 1000  # pods
+_LOOK = 2.0  # seconds between two looks for pods that print
+# What kubectl writes for its makers, and an advice that would let a server drop what it does not know.
+_LOG = re.compile(r"[EWIF]\d{4} \d\d:\d\d:\d\d")
+_ADVICE = re.compile(r"; if you choose to ignore these errors, turn validation off with --validate=false")
 
 
 class KubernetesError(LauncherError):
-    """Kubernetes is not there, or does not do what it was asked for."""
+    """Kubernetes is not there, or does not do what it was asked for.
+
+    Attributes:
+        printed: what kubectl had printed before it failed.
+    """
 
     exit_code = ExitCode.REQUEST
+    printed = ""
 
 
 @dataclass(frozen=True)
@@ -87,24 +99,40 @@ class ClusterJob:
 
         Args:
             run: the directory of its run.
-            follow: until they have ended.
+            follow: until they have ended, those that have not begun included.
 
         Raises:
-            KubernetesError: Kubernetes does not tell.
+            KubernetesError: there are none yet, or Kubernetes does not tell.
         """
+        while True:
+            told = False
+            for line in self._printed(follow):
+                told = True
+                yield line
+            if told:
+                return
+            state = self.state() if follow else None
+            if state is None or not state.active:
+                raise KubernetesError(
+                    f"Job {self.number} has printed nothing yet. Ask how it stands: launcher status {self.number}"
+                )
+            time.sleep(_LOOK)
+
+    def _printed(self, follow: bool) -> Iterator[str]:
         command = ["kubectl", "logs", f"--selector={LABEL}={self.number}", *self._where, "--prefix", "--tail=-1"]
         command += ["--follow", f"--max-log-requests={_FOLLOWED_AT_MOST}"] if follow else []
-        last = ""
-        try:
-            with subprocess.Popen(
-                command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            ) as process:
-                for last in process.stdout or ():
-                    yield last.rstrip("\r\n")
-        except FileNotFoundError:
-            raise _missing() from None
-        if process.returncode:
-            raise KubernetesError(f"kubectl logs has failed: {last.strip() or 'it says nothing'}")
+        with tempfile.TemporaryFile("w+") as errors:
+            try:
+                with subprocess.Popen(
+                    command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+                ) as process:
+                    for line in process.stdout or ():
+                        yield line.rstrip("\r\n")
+            except FileNotFoundError:
+                raise _missing() from None
+            errors.seek(0)
+            if process.returncode:
+                raise KubernetesError(f"kubectl logs has failed: {_sentence(errors.read()) or 'it says nothing'}.")
 
     def end(self, *, now: bool, say: Callable[[str], None]) -> ClusterState | None:
         """Delete it with all that belongs to it and wait for its pods, which save before they end.
@@ -127,13 +155,32 @@ class ClusterJob:
         call(["kubectl", "delete", "configmaps,services", *mine])
         return self.state()
 
+    def take_back(self, error: KubernetesError) -> None:
+        """Delete what was made of it before kubectl failed, and nothing that was there.
+
+        Args:
+            error: what it has failed with.
+
+        Raises:
+            KubernetesError: that cannot be deleted; it says why and what is left.
+        """
+        lines = (line.strip().rpartition(" ") for line in error.printed.splitlines())
+        names = [name for name, _, done in lines if done == "created"]
+        try:
+            if names:
+                call(["kubectl", "delete", *names, *self._where, "--ignore-not-found"])
+        except KubernetesError as another:
+            raise KubernetesError(f"{error} What was made before is left: {', '.join(names)}. {another}") from None
+
     @property
     def _where(self) -> list[str]:
         return [f"--namespace={self.namespace}"] if self.namespace else []
 
 
 def submit(job: KubernetesJob, run: RunDirectory, kind: str, namespace: str, times: int) -> ClusterJob:
-    """Write the manifest of a job, let the server check it, and apply it; its name is kept in the run's directory.
+    """Write the manifest of a job, let the server check it, and create it; its name is kept in the run's directory.
+
+    A check does not see all that may forbid it: what was made before something was refused is deleted again.
 
     Args:
         job: the job, the object that a dry run prints.
@@ -148,9 +195,13 @@ def submit(job: KubernetesJob, run: RunDirectory, kind: str, namespace: str, tim
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    call(job.check)
-    call(job.argv)
     made = ClusterJob(kind, job.manifests[-1]["metadata"]["name"], namespace, times)
+    call(job.check)
+    try:
+        call(job.argv)
+    except KubernetesError as error:
+        made.take_back(error)
+        raise
     write_atomically(run.kubernetes_job, f"{kind}/{made.number}/{namespace}/{times}\n", lasting=True)
     return made
 
@@ -171,12 +222,21 @@ def call(command: Sequence[str], patience: float | None = _ANSWER) -> str:
         )
     except FileNotFoundError:
         raise _missing() from None
-    except subprocess.TimeoutExpired:
-        raise KubernetesError(f"kubectl {command[1]} has not answered for {patience:g} seconds.") from None
+    except subprocess.TimeoutExpired as expired:
+        error = KubernetesError(f"kubectl {command[1]} has not answered for {patience:g} seconds.")
+        error.printed = (expired.stdout or b"").decode(errors="replace")
+        raise error from None
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise KubernetesError(f"kubectl {command[1]} refuses: {'; '.join(said).rstrip('.?') or done.returncode}.")
+        error = KubernetesError(f"kubectl {command[1]} refuses: {_sentence(done.stderr) or done.returncode}.")
+        error.printed = done.stdout
+        raise error
     return done.stdout
+
+
+def _sentence(said: str) -> str:
+    """What kubectl says of a failure: each thing once."""
+    lines = dict.fromkeys(_ADVICE.sub("", line.strip()) for line in said.splitlines() if not _LOG.match(line))
+    return "; ".join(filter(None, lines)).rstrip(".?")
 
 
 def _missing() -> KubernetesError:

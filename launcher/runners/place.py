@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.errors import Mistake, RequestError
 from launcher.launch.torchrun import endpoint_host
-from launcher.runners.address import is_free, is_own
+from launcher.runners.address import is_free
+from launcher.runners.known_host import known_as_own
+from launcher.runners.supervise import Signals
 
 
 @dataclass(frozen=True)
@@ -33,28 +38,37 @@ class Place:
         """Whether people have started the launchers, each with a terminal of its own."""
         return bool(self.endpoint)
 
-    def refuse_unreachable(self) -> None:
-        """Refuse an endpoint at which the machines cannot meet, where that can be seen from here.
+    def reach(self, patience: float, signals: Signals, say: Callable[[str], None]) -> bool:
+        """Wait until the name of machine 0 is known, and refuse an endpoint at which the machines cannot meet.
+
+        Args:
+            patience: seconds that the name may take.
+            signals: what came for this launcher.
+            say: takes a sentence that the user should read.
+
+        Returns:
+            Whether it is known: a signal may have come first.
 
         Raises:
-            RequestError: nobody knows its name, or machine 0 cannot listen there.
+            RequestError: machine 0 cannot listen there.
+            HostUnknownError: the name does not become known.
         """
-        wrong, cure = "", ""
         first, port = endpoint_host(self.endpoint), int(self.endpoint.rpartition(":")[2])
-        try:
-            own = is_own(first)
-        except OSError as error:
-            wrong, cure = f"{first} is not known here: {error.strerror}", "Write an address instead"
-        else:
-            if self.rank == 0 and not own:
-                wrong, cure = f"{first} is not this machine, whose --node-rank is 0", "Write what others call it"
-            elif self.rank == 0 and not is_free(port):
-                wrong, cure = f"port {port} of this machine is in use", "Choose another one, on all machines"
+        mine = first.partition(".")[0] == socket.gethostname().partition(".")[0]
+        own = known_as_own(first, self.rank == 0 and mine, patience, signals, say)
+        wrong, cure = "", ""
+        if own is False and self.rank == 0:
+            wrong, cure = f"{first} is not this machine, whose --node-rank is 0", "Write what others call it"
+        elif own and self.rank == 0 and not is_free(port):
+            wrong, cure = f"port {port} of this machine is in use", "Choose another one, on all machines"
         if wrong:
             raise RequestError([Mistake("--rendezvous", wrong, cure)])
+        return own is not None
 
 
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):([0-9]+)")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
 def place_by_hand(nodes: int | None, rank: int | None, rendezvous: str | None) -> Place | None:
@@ -91,12 +105,23 @@ def _flag_mistakes(nodes: int | None, rank: int | None, rendezvous: str | None) 
         yield Mistake("--node-rank", f"{rank} is none of {nodes} machines", f"They are {last}")
     if rendezvous is not None:
         found = _ENDPOINT.fullmatch(rendezvous)
-        if not found or not 0 < int(found[2]) < 65536:
+        if not found or not _is_host(endpoint_host(rendezvous)) or not 0 < int(found[2]) < 65536:
             yield Mistake(
                 "--rendezvous",
                 f"{rendezvous!r} is no HOST:PORT",
                 "Write the name or address of machine 0, and a port there that is free, such as node0:29400",
             )
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text can be a name or an address, known or not."""
+    with suppress(ValueError):
+        ipaddress.ip_address(text)
+        return True
+    with suppress(UnicodeError):
+        name = text.encode("idna").decode()
+        return _NAME.fullmatch(name) is not None and not name.replace(".", "").isdecimal()
+    return False
 
 
 def slurm_place(environ: Mapping[str, str]) -> Place | None:

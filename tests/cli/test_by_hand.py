@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,8 @@ from launcher.runners.address import free_port
 from launcher.runners.nodes import present
 from launcher.runners.place import Place, place_by_hand
 from launcher.runners.rounds import Round
-from tests.processes import ROOT, launcher
+from launcher.runners.supervise import Signals
+from tests.processes import ROOT, clean_environment, launcher
 
 MORTAL = ROOT / "tests" / "tasks" / "mortal.yaml"
 HERE = "127.0.0.1:29400"
@@ -38,6 +43,9 @@ def test_flags_give_a_machine_its_place() -> None:
         ((2, 1, "head:"), "--rendezvous: 'head:' is no HOST:PORT. Write"),
         ((2, 1, "head:99999"), "--rendezvous: 'head:99999' is no HOST:PORT. Write"),
         ((2, 1, "fe80::1:29400"), "--rendezvous: 'fe80::1:29400' is no HOST:PORT. Write"),
+        ((2, 1, "head..one:29400"), "--rendezvous: 'head..one:29400' is no HOST:PORT. Write"),
+        ((2, 1, "10.0.0.256:29400"), "--rendezvous: '10.0.0.256:29400' is no HOST:PORT. Write"),
+        ((2, 1, "-head:29400"), "--rendezvous: '-head:29400' is no HOST:PORT. Write"),
         ((2, 1, "http://head:1"), "--rendezvous: 'http://head:1' is no HOST:PORT. Write"),
         ((2, None, "head:1"), "--node-rank: is missing: it says which of them this is, from 0. Machines that"),
         ((2, 1, None), "--rendezvous: is missing: it says where machine 0 can be reached, as HOST:PORT. Machines"),
@@ -136,16 +144,70 @@ def test_the_dry_run_of_a_machine_has_its_place(runs: Path) -> None:
     assert not (runs / "it").exists()
 
 
+def reached(rank: int, endpoint: str, patience: float = 60) -> bool:
+    return Place(rank, 2, endpoint, endpoint).reach(patience, Signals(), print)
+
+
 def test_a_rendezvous_that_cannot_be_is_refused() -> None:
     with socket.create_server(("", 0)) as listening:
         port = listening.getsockname()[1]
         for rank, endpoint, said in (
             (0, f"127.0.0.1:{port}", f"port {port} of this machine is in use. Choose another one, on all machines."),
             (0, "192.0.2.1:29400", "192.0.2.1 is not this machine, whose --node-rank is 0. Write what others call it."),
-            (1, "nowhere.invalid:29400", "nowhere.invalid is not known here: "),
         ):
             with pytest.raises(RequestError) as refused:
-                Place(rank, 2, endpoint, endpoint).refuse_unreachable()
+                reached(rank, endpoint)
             assert str(refused.value).startswith(f"--rendezvous: {said}")
         for rank, endpoint in ((0, f"127.0.0.1:{free_port()}"), (1, f"127.0.0.1:{port}"), (1, "192.0.2.1:1")):
-            Place(rank, 2, endpoint, endpoint).refuse_unreachable()
+            assert reached(rank, endpoint)
+
+
+def test_a_name_that_is_not_known_yet_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kubernetes gives a pod its name as it starts: another pod, or the very one, may ask before."""
+    answers = iter([None, None, None, "192.0.2.1", "127.0.0.1"])
+    own = socket.gethostname().partition(".")[0]
+
+    def known(host: str, *more: object, **named: object) -> list[tuple[object, ...]]:
+        assert host == f"{own}.mine"
+        if (address := next(answers)) is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (address, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+    assert reached(0, f"{own}.mine:{free_port()}")  # not before it is this machine's: the answer before is outdated
+    said = f"waiting for {own}.mine, which is not known here yet: Name or service not known\n"
+    assert capsys.readouterr().out == said
+    assert next(answers, "none left") == "none left"
+
+
+UNKNOWN = ("run", str(MORTAL), "--nodes", "2", "--rendezvous", "nowhere.invalid:29400", "--run-id", "it")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_name_that_nobody_gets_to_know(rank: int, runs: Path) -> None:
+    """Exit code 3, after which Kubernetes tries again, and not 2."""
+    flags = ("--node-rank", str(rank), "--runs", str(runs))
+    done = launcher(*UNKNOWN, *flags, "parallel.timeout=1")
+    assert done.returncode == 3
+    assert re.fullmatch(
+        r"launcher: nowhere\.invalid \(--rendezvous\) is not known here yet.*, after 1 s \(parallel\.timeout\)\. "
+        r"Start the machine with --node-rank 0, or write what it is called here\.\n",
+        done.stderr,
+    )
+    assert not (runs / "it").exists()
+    began = time.monotonic()
+    assert launcher(*UNKNOWN, *flags, "--dry-run").returncode == 0
+    assert time.monotonic() - began < 30  # the default of parallel.timeout is 600 seconds
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_waiting(number: signal.Signals, runs: Path) -> None:
+    command = [sys.executable, "-u", "-m", "launcher", *UNKNOWN, "--node-rank", "1", "--runs", str(runs)]
+    with subprocess.Popen(command, env=clean_environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout
+        assert waiting.stdout.readline().startswith("waiting for nowhere.invalid, which is not known here yet")
+        waiting.send_signal(number)
+        assert waiting.wait(5) == 130
+    assert not (runs / "it").exists()

@@ -89,6 +89,15 @@ def test_a_pod_that_is_ended_has_time_to_save(kind: str) -> None:
     assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
 
 
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_a_lost_machine_is_one_try_though_all_pods_end_by_it(nodes: int) -> None:
+    spec = job_of((*ON_CPU, f"launch.nodes={nodes}", "launch.restarts=2")).manifests[-1]["spec"]
+    assert spec["backoffLimit"] == 2 * nodes
+    for_good = spec["podFailurePolicy"]["rules"][-1]
+    assert for_good["action"] == "FailJob"
+    assert for_good["onExitCodes"]["values"] == ([2, 3, 65] if nodes == 1 else [2, 65])
+
+
 def test_the_pods_run_what_was_planned(tmp_path: Path) -> None:
     """Their recipe names ranks, device and where the code lies: a pod with less refuses it."""
     config = job_of(ON_CPU).manifests[0]["data"]["recipe.yaml"]
@@ -170,6 +179,7 @@ KUBECTL = """#!/bin/sh
 echo "$@" >> "$TOLD"
 case "$*" in
   *--dry-run=server*) [ -z "$REFUSES" ] || { echo "error: $REFUSES" >&2; exit 1; } ;;
+  create*) [ -z "$FAILS" ] || { echo configmap/it created; echo "$FAILS" >&2; exit 1; } ;;
   get*) cat "$STATE" ;;
 esac
 """
@@ -183,10 +193,10 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     (programs / "kubectl").chmod(0o755)
     (tmp_path / "state").write_text("")
     path = f"{programs}:{os.environ['PATH']}"
-    return {"PATH": path, "TOLD": str(tmp_path / "told"), "STATE": str(tmp_path / "state"), "REFUSES": ""}
+    return {"PATH": path, "TOLD": str(tmp_path / "told"), "STATE": str(tmp_path / "state"), "REFUSES": "", "FAILS": ""}
 
 
-def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_shown_is_what_is_created(cluster: dict[str, str], tmp_path: Path) -> None:
     runs = ("--runs", str(tmp_path / "runs"))
     shown = launcher(*SUBMIT, *ON_CPU, *runs, "--dry-run", env=cluster)
     assert not (tmp_path / "runs").exists()
@@ -194,9 +204,9 @@ def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Pat
     assert done.returncode == 0, done.stderr
     manifest = tmp_path / "runs" / "it" / "kubernetes" / "manifest.yaml"
     assert manifest.read_text().strip() in shown.stdout
-    apply = f"apply --filename={manifest}"
-    assert Path(cluster["TOLD"]).read_text().splitlines() == [f"{apply} --dry-run=server", apply]
-    assert shown.stdout.endswith(f"kubectl {apply} --dry-run=server && kubectl {apply}\n")
+    create = f"create --filename={manifest}"
+    assert Path(cluster["TOLD"]).read_text().splitlines() == [f"{create} --dry-run=server", create]
+    assert shown.stdout.endswith(f"kubectl {create} --dry-run=server && kubectl {create}\n")
 
     (tmp_path / "state").write_text('{"spec": {"parallelism": 2}, "status": {"ready": 1}}')
     assert "job: it, Active, 1 of 2 pods ready" in launcher("status", "it", *runs, env=cluster).stdout
@@ -214,9 +224,30 @@ def test_what_is_shown_is_what_is_applied(cluster: dict[str, str], tmp_path: Pat
 
 def test_what_the_server_refuses_leaves_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
     done = launcher(*SUBMIT, *ON_CPU, "--runs", str(tmp_path / "runs"), env={**cluster, "REFUSES": "no such queue"})
-    assert (done.returncode, done.stderr) == (2, "launcher: kubectl apply refuses: error: no such queue.\n")
-    assert len(Path(cluster["TOLD"]).read_text().splitlines()) == 1  # nothing was applied
+    assert (done.returncode, done.stderr) == (2, "launcher: kubectl create refuses: error: no such queue.\n")
+    assert len(Path(cluster["TOLD"]).read_text().splitlines()) == 1  # nothing was created
     assert not (tmp_path / "runs" / "it").exists()
+
+
+def test_what_was_made_before_a_refusal_is_deleted(cluster: dict[str, str], tmp_path: Path) -> None:
+    """And the sentence has neither kubectl's own log, nor the same twice, nor its advice to check nothing."""
+    advice = "if you choose to ignore these errors, turn validation off with --validate=false"
+    fails = f"E1128 14:22:38.754661   15713 memcache.go:265] x\nerror: full; {advice}\nerror: full"
+    settings = (*ON_CPU, "launch.kubernetes.namespace=lab")
+    done = launcher(*SUBMIT, *settings, "--runs", str(tmp_path / "runs"), env={**cluster, "FAILS": fails})
+    assert (done.returncode, done.stderr) == (2, "launcher: kubectl create refuses: error: full.\n")
+    deleted = Path(cluster["TOLD"]).read_text().splitlines()[-1]
+    assert deleted == "delete configmap/it --namespace=lab --ignore-not-found"
+    assert not (tmp_path / "runs" / "it").exists()
+
+
+def test_nothing_printed_is_said(cluster: dict[str, str], tmp_path: Path) -> None:
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
+    for follow in ((), ("-f",)):
+        done = launcher("logs", *follow, "it", *runs, env=cluster)
+        said = "launcher: Job it has printed nothing yet. Ask how it stands: launcher status it\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 def test_without_kubectl_one_sentence_says_so(tmp_path: Path) -> None:
