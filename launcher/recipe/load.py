@@ -16,6 +16,7 @@ from launcher.recipe.keys import children, cure, expectation, fragment, suggesti
 from launcher.recipe.rules import broken_rules
 from launcher.recipe.schema import Recipe
 from launcher.recipe.secret_values import secrets_in
+from launcher.recipe.secret_variables import secret_variables_in
 from launcher.recipe.source import Source, read_source
 from launcher.recipe.task_code import missing_code
 from launcher.recipe.task_methods import heads_that_are_missing
@@ -49,8 +50,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         RequestError: with every mistake that was found, each with its place and its cure.
     """
     source = read_source(path, overrides)
-    if secrets := list(secrets_in(source.data)):  # before any other mistake is told, which could show one
-        raise RequestError(secrets).located(source.marks)
+    # Before any other mistake is told, which could show one; what is known by its place has the better cure.
+    secrets = {mistake.key: mistake for mistake in (*secrets_in(source.data), *secret_variables_in(source.data))}
+    if secrets:
+        raise RequestError(secrets.values()).located(source.marks)
     mistakes, recipe = _validate(source)
     recipe = _with_absolute_paths(recipe, source, path)
     mistakes += list(missing_code(recipe)) or heads_that_are_missing(recipe)
@@ -157,6 +160,8 @@ def _shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, str):
         return quoted(value)
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        return "a list of mappings"
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

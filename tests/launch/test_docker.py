@@ -86,6 +86,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("launch.docker.options={label: MY_PASSWORD=hi}",),
         "launch.docker.options.label: MY_PASSWORD is a secret, and the command is shown.",
     ),
+    "a short name": (
+        ("launch.docker.options={e: A=b}",),
+        "launch.docker.options.e: is no long name of an option of docker run.",
+    ),
     "a value": (
         ("launch.docker.env=[MINE=1]",),
         "launch.docker.env: entry 1 must be the name of a variable, without its value, not 'MINE=1'.",
