@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 from launcher.errors import ExitCode, LauncherError
@@ -16,18 +15,15 @@ class SkyPilotError(LauncherError):
     exit_code = ExitCode.REQUEST
 
 
-def submit(job: Submission, secrets: tuple[str, ...]) -> None:
+def submit(job: Submission) -> None:
     """Write the files of a job and submit it, with SkyPilot's own words on the terminal.
 
     Args:
         job: the job, the object that a dry run prints.
-        secrets: names of the variables that it is to have from this environment.
 
     Raises:
-        SkyPilotError: a variable is not set here, or SkyPilot does not take it.
+        SkyPilotError: SkyPilot is not there, or does not take it.
     """
-    if missing := [name for name in secrets if not os.environ.get(name)]:
-        raise SkyPilotError(f"{', '.join(missing)} (launch.skypilot.secrets) is not set in your environment.")
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)

@@ -74,6 +74,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("launch.nodes=2",),
         "launch.nodes: a container runs the ranks of one machine. Set launch.nodes=1, or see docker/compose.yaml.",
     ),
+    "Ray": (
+        ("launch.method=ray", "launch.nproc_per_node=2"),
+        "launch.method: a container has no Ray cluster to place the ranks. Set launch.method=torchrun, or submit",
+    ),
+    "a variable that is not there": (
+        ("launch.docker.env=[NOT_SET_HERE]",),
+        "launch.docker.env: NOT_SET_HERE is not set in your environment. Set it, or do without it.",
+    ),
     "too short": (
         ("launch.docker.stop_timeout=60",),
         "launch.docker.stop_timeout: 60 seconds are no more than launch.grace",
