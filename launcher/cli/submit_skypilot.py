@@ -40,4 +40,4 @@ def send(request: Request, submission: Submission, run: RunDirectory) -> None:
     Raises:
         SkyPilotError: SkyPilot is not there, or does not take it.
     """
-    skypilot.submit(submission)
+    skypilot.submit(submission, run)

@@ -130,6 +130,21 @@ def test_sky_is_called_with_what_the_dry_run_prints(tmp_path: Path) -> None:
     task = tmp_path / "runs" / "it" / "skypilot" / "task.yaml"
     assert (tmp_path / "told").read_text().split() == ["jobs", "launch", "--yes", "--detach-run", str(task)]
     assert yaml.safe_load(task.read_text())["name"] == "it"
+    (tmp_path / "told").unlink()
+    again = launcher(*submit, env=env)
+    assert (again.returncode, (tmp_path / "told").exists(), task.exists()) == (2, False, True)
+    assert "was submitted already, and sky jobs queue says how it stands. Go on with it by --resume" in again.stderr
+    assert launcher(*submit, "--resume", "auto", env=env).returncode == 0
+    assert (tmp_path / "told").exists()
+    runs = ["--runs", str(tmp_path / "runs")]
+    for status in (launcher("status", "it", *runs), launcher("status", *runs)):
+        assert status.stdout.splitlines()[1:] == [
+            "state: its files are in the cluster: see the logs of its job",
+            "job: it, SkyPilot: see sky jobs queue",
+        ]
+    for command, said in (("logs", "sky jobs logs --name it"), ("cancel", "sky jobs cancel --name it")):
+        asked = launcher(command, "it", *runs)
+        assert (asked.returncode, said in asked.stderr, len(asked.stderr.splitlines())) == (2, True, 1)
 
 
 @pytest.mark.long
