@@ -11,6 +11,7 @@ from launcher.cli.arguments import OverridesArgument
 
 if TYPE_CHECKING:  # typer itself needs none of it
     from launcher.dashboard.panels import Dashboard
+    from launcher.recipe.schema import Recipe
 
 
 def dashboard(
@@ -52,16 +53,33 @@ def _wanted(path: Path, overrides: list[str]) -> Dashboard:
 
     if not path.is_dir():
         loaded = load_recipe(path, overrides)
-        if loaded.recipe.script is not None:
-            mistake = Mistake("script", "what your own script logs is not known here", "Make its dashboard yourself")
-            raise RequestError([mistake]).located(loaded.marks)
+        _refuse_script(loaded.recipe, loaded.marks)
         return dashboard_of(loaded.recipe)
     run = RunDirectory(path)
     if not run.plan.is_file():
         raise RequestError([Mistake("", "this is not the directory of a run: it has no plan.json", where=str(path))])
     if overrides:
         raise RequestError([Mistake(overrides[0], "a run has its recipe already", "Name the recipe, or no keys")])
-    return dashboard_of(read_plan(run.plan).recipe, logged_metrics(run.metrics))
+    of_run = read_plan(run.plan).recipe
+    _refuse_script(of_run, {"script": str(path)})
+    return dashboard_of(of_run, logged_metrics(run.metrics))
+
+
+def _refuse_script(recipe: Recipe, marks: dict[str, str]) -> None:
+    """Make sure that the launcher's own loop logs what the panels show.
+
+    Args:
+        recipe: the recipe.
+        marks: where its keys stand.
+
+    Raises:
+        RequestError: it runs a script.
+    """
+    from launcher.errors import Mistake, RequestError
+
+    if recipe.script is not None:
+        mistake = Mistake("script", "what your own script logs is not known here", "Make its dashboard yourself")
+        raise RequestError([mistake]).located(marks)
 
 
 def _made(what: str, wanted: Dashboard) -> str:

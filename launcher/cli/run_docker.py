@@ -18,6 +18,8 @@ from launcher.runners.docker import DockerError, run_attached
 from launcher.runners.place import Place
 from launcher.runners.supervise import listening
 
+_OF_PYTHON = 1  # the exit code of a program that is not there; the launcher itself has others
+
 
 def run_inside(
     image: str, path: Path, overrides: Sequence[str], choice: RunChoice, place: Place | None, *, dry_run: bool
@@ -50,11 +52,23 @@ def run_inside(
     run = chosen_directory(choice, request.plan.recipe.name)
     with listening() as signals, _withdrawn(run):
         lasting_console(soft_wrap=True).print(f"container: {image}")
-        return run_attached(_container(request, choice, run, image), signals)
+        before = _written(run)
+        code = run_attached(_container(request, choice, run, image), signals)
+        if code == _OF_PYTHON and _written(run) == before:
+            raise DockerError(f"{image} has no launcher that runs: what it says to that stands above.")
+        return code
 
 
 def _container(request: Request, choice: RunChoice, run: RunDirectory, image: str) -> Submission:
     return container_of(request, run, image, resume=choice.resume, fork=choice.fork)
+
+
+def _written(run: RunDirectory) -> int | None:
+    """When a launcher last said how the run stands, in nanoseconds since the epoch; None where none has."""
+    try:
+        return run.status.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 @contextmanager

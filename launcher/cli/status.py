@@ -35,7 +35,7 @@ def status(
 
     for one, job, state in zip(found, jobs, told, strict=True):
         typer.echo(f"run: {shown_path(one.path)}")
-        typer.echo(f"state: {progress(one, job is not None and job.engine == 'Kubernetes')}")
+        typer.echo(f"state: {progress(one, job is not None and job.engine in ('Kubernetes', 'SkyPilot'))}")
         known = job and f"job: {job.number}, {state or f'which {job.engine} knows no more'}"
         typer.echo(known or "job: it was not submitted")
     if not found:

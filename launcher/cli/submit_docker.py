@@ -10,6 +10,7 @@ from launcher.cli.request import Request, read_request
 from launcher.errors import RequestError
 from launcher.launch.docker import Container, docker_run
 from launcher.launch.docker_fit import fit_image
+from launcher.launch.elsewhere import refuse_unset
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import docker
@@ -61,6 +62,7 @@ def container_of(
     run = RunDirectory(Path(os.path.normpath(run.path.absolute())))
     try:
         image = fit_image(recipe, folder, run.path.parent, image or recipe.launch.docker.image)
+        refuse_unset("launch.docker.env", recipe.launch.docker.env, os.environ)
     except RequestError as error:
         raise error.located(request.loaded.marks) from None
     return docker_run(

@@ -84,6 +84,13 @@ def submit_job(
 def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:
     """Whether the job is to go on with a run that has begun; it is refused here where it would be on its machines."""
     job = find_job(run)
+    if job is not None and job.engine == "SkyPilot":  # whose jobs and their files are not seen from here
+        if not resume:
+            raise RunDirectoryUnusableError(
+                f"{run.path} was submitted already, and sky jobs queue says how it stands. Go on with it by "
+                "--resume auto when it has ended, or choose another --run-id."
+            )
+        job = None
     state = job.state() if job is not None else None
     if job is not None and state is not None and state.active:
         raise RunDirectoryHeldError(

@@ -59,6 +59,12 @@ def _hindrances(recipe: Recipe, folders: list[Path]) -> Iterator[Mistake]:
             "a container runs the ranks of one machine",
             "Set launch.nodes=1, or see docker/compose.yaml",
         )
+    if recipe.launch.method == "ray":
+        yield Mistake(
+            "launch.method",
+            "a container has no Ray cluster to place the ranks",
+            "Set launch.method=torchrun, or submit it by --to ray",
+        )
     for folder in folders:
         if folder in _OF_IMAGES:
             yield Mistake(

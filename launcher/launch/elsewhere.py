@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,18 @@ def as_planned(plan: Plan) -> Recipe:
     return recipe.model_copy(update={**changes, "launch": launch.model_copy(update=placed)})
 
 
-def code_folders(recipe: Recipe, recipe_folder: Path) -> list[Path]:
+def code_folders(recipe: Recipe, recipe_folder: Path | None = None) -> list[Path]:
     """The folders that a run reads: those of the recipe, of its code, and of the user's accelerate config.
 
     Args:
         recipe: the recipe.
-        recipe_folder: where it lies, absolute.
+        recipe_folder: where it lies, absolute; None where the run has a copy of it.
     """
     files = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
     files += [recipe.script.path] if recipe.script else []
     files += [recipe.launch.accelerate.config_file] if recipe.launch.accelerate.config_file else []
     folders = (Path(os.path.normpath(file)).parent for file in files if Path(file).is_absolute())
-    return list(dict.fromkeys([recipe_folder, *folders]))
+    return list(dict.fromkeys([*([recipe_folder] if recipe_folder else []), *folders]))
 
 
 def machine_elsewhere(recipe: Recipe, whose: str, cores: int | None = None) -> Machine:
@@ -65,3 +66,21 @@ def machine_elsewhere(recipe: Recipe, whose: str, cores: int | None = None) -> M
         raise RequestError([Mistake("launch.nproc_per_node", wrong, cure)])
     ranks = 1 if launch.nproc_per_node == "auto" else launch.nproc_per_node
     return Machine(cpus=ranks * (cores or 1 + recipe.data.workers), gpus=ranks if on_gpus else 0)
+
+
+def refuse_unset(key: str, named: Iterable[str], inherited: Mapping[str, str]) -> None:
+    """Make sure that the variables which a recipe names to hand on are there.
+
+    Args:
+        key: the key that names them.
+        named: their names.
+        inherited: the environment here.
+
+    Raises:
+        RequestError: one is not set, or holds nothing.
+    """
+    missing = [name for name in named if not inherited.get(name)]
+    if missing:
+        raise RequestError(
+            [Mistake(key, f"{name} is not set in your environment", "Set it, or do without it") for name in missing]
+        )

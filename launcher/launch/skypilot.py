@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from launcher.errors import ExitCode, Mistake, RequestError
-from launcher.launch.elsewhere import as_planned, machine_elsewhere
+from launcher.launch.elsewhere import as_planned, code_folders, machine_elsewhere
 from launcher.launch.submission import Submission
 from launcher.launch.torchrun import RENDEZVOUS_PORT
 from launcher.plan.planner import Plan
@@ -101,10 +100,8 @@ def _run(plan: Plan, run: RunDirectory) -> str:
 
 
 def _folders(recipe: Recipe) -> list[str]:
-    """The folder of the task or the script: it is at the same place there, for the recipe names it."""
-    code = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
-    code += [recipe.script.path] if recipe.script else []
-    return list(dict.fromkeys(str(Path(path).parent) for path in code if Path(path).is_absolute()))
+    """The folders of what the recipe names: they are at the same places there."""
+    return [str(folder) for folder in code_folders(recipe)]
 
 
 def _hindrances(recipe: Recipe) -> Iterator[Mistake]:
@@ -115,7 +112,13 @@ def _hindrances(recipe: Recipe) -> Iterator[Mistake]:
             f"a task of SkyPilot has a fixed number of machines, not {launch.machines}",
             f"Set launch.nodes={launch.machines.most}",
         )
-    if launch.method != "torchrun" and launch.machines.most > 1:
+    if launch.method == "ray":
+        yield Mistake(
+            "launch.method",
+            "the machines of a cloud have no Ray cluster to place the ranks",
+            "Set launch.method=torchrun, or submit it by --to ray",
+        )
+    elif launch.method != "torchrun" and launch.machines.most > 1:
         yield Mistake(
             "launch.method",
             f"{launch.method} starts the ranks of one machine, and launch.nodes is {launch.nodes}",

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from launcher.errors import Mistake, quoted
 from launcher.recipe.schema import Recipe
-from launcher.recipe.secret_values import names_secret
 
-_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_OPTION = re.compile(r"[a-z][a-z0-9-]+")
 _MOUNT = re.compile(r"/[^,:\"\x00-\x1f]*(:/[^,:\"\x00-\x1f]*)?")
 # What the launcher writes itself → the key that says it; None: nothing does.
 _OWN = {
@@ -63,14 +62,6 @@ def _options_of_docker(recipe: Recipe) -> Iterator[Mistake]:
             yield Mistake(key, "is no long name of an option of docker run", "Write for example memory, without dashes")
         elif not isinstance(value, bool | int | str) or value == "":
             yield Mistake(key, "must be text, a whole number, or true for an option without a value", "Give it one")
-        else:
-            assigned, _, secret = str(value).partition("=")
-            if secret and names_secret(assigned):
-                yield Mistake(
-                    key,
-                    f"{assigned} is a secret, and the command is shown",
-                    f"Set {assigned} in the environment, and name it in launch.docker.env",
-                )
 
 
 DOCKER_RULES = (

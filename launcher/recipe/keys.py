@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -53,13 +54,21 @@ def _schema() -> dict[str, Any]:
 
 def fragment(key: str) -> dict[str, Any] | None:
     """The part of the JSON Schema that describes a dotted key; empty below `task.args`, None for an unknown key."""
+    return fragment_at(key.split(".") if key else ())
+
+
+def fragment_at(path: Iterable[str]) -> dict[str, Any] | None:
+    """The same, of a key that is given by its words, which may have dots in them."""
     node = _schema()
-    for part in key.split(".") if key else ():
+    for part in path:
         node = _resolve(node)
+        named = [below for pattern, below in node.get("patternProperties", {}).items() if re.search(pattern, part)]
         if part in node.get("properties", {}):
             node = node["properties"][part]
         elif part.isdigit() and ("items" in node or "prefixItems" in node):
             node = node.get("items") or node["prefixItems"][0]  # the places of a list are alike
+        elif named:
+            node = named[0]
         elif node.get("additionalProperties") is True:
             return {}
         elif isinstance(node.get("additionalProperties"), dict):
@@ -118,6 +127,15 @@ def expectation(node: dict[str, Any], value: Any = None) -> str:
     """
     *most, last = _alternatives(node, value)
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def name_expectation(node: dict[str, Any]) -> str:
+    """What the name of an entry must be, in words, of a mapping whose names are free within bounds.
+
+    Args:
+        node: what the schema says of the mapping.
+    """
+    return " or ".join(_EXPECTED_TEXT.get(pattern, "a word") for pattern in node.get("patternProperties", {"": {}}))
 
 
 def cure(key: str, node: dict[str, Any], value: Any) -> str:

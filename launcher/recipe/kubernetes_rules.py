@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from launcher.errors import Mistake
 from launcher.recipe.schema import Recipe
-from launcher.recipe.secret_values import names_secret
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -28,13 +27,6 @@ def _variables(recipe: Recipe) -> Iterator[Mistake]:
         for name in names:
             if not _VARIABLE.fullmatch(name):
                 yield Mistake(f"launch.kubernetes.{section}", f"{name!r} is no name of a variable", "Use letters and _")
-    for name in asked.env:
-        if names_secret(name):
-            yield Mistake(
-                f"launch.kubernetes.env.{name}",
-                "is a secret, and the manifest is shown and kept",
-                f"Write launch.kubernetes.secrets: {{{name}: {{name: NAME, key: KEY}}}} for a secret of the cluster",
-            )
 
 
 def _mounted_once(recipe: Recipe) -> Iterator[Mistake]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from pydantic_core import ErrorDetails
 
 from launcher.errors import Mistake, RequestError, nearest_mark, quoted
 from launcher.recipe.files import RECIPES, missing_file
-from launcher.recipe.keys import children, cure, expectation, fragment, suggestion
+from launcher.recipe.keys import cure, expectation, fragment, fragment_at, name_expectation, suggestion
 from launcher.recipe.rules import broken_rules
 from launcher.recipe.schema import Recipe
 from launcher.recipe.secret_values import secrets_in
+from launcher.recipe.secret_variables import secret_variables_in
 from launcher.recipe.source import Source, read_source
 from launcher.recipe.task_code import missing_code
 from launcher.recipe.task_methods import heads_that_are_missing
@@ -49,8 +50,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         RequestError: with every mistake that was found, each with its place and its cure.
     """
     source = read_source(path, overrides)
-    if secrets := list(secrets_in(source.data)):  # before any other mistake is told, which could show one
-        raise RequestError(secrets).located(source.marks)
+    # Before any other mistake is told, which could show one; what is known by its place has the better cure.
+    secrets = {mistake.key: mistake for mistake in (*secrets_in(source.data), *secret_variables_in(source.data))}
+    if secrets:
+        raise RequestError(secrets.values()).located(source.marks)
     mistakes, recipe = _validate(source)
     recipe = _with_absolute_paths(recipe, source, path)
     mistakes += list(missing_code(recipe)) or heads_that_are_missing(recipe)
@@ -87,16 +90,17 @@ def _typed(data: dict[str, Any]) -> Recipe:
 def _type_mistakes(errors: list[ErrorDetails], source: Source) -> Iterator[Mistake]:
     reported: set[str] = set()
     for error in errors:
-        key = _key_of(error)
+        path = _path_of(error)
+        key = ".".join(path)
         if key in reported:
             continue  # one mistake for a value, however many of the types it could have had
         reported.add(key)
         if error["type"] == "extra_forbidden":
             yield Mistake(key, "unknown key", _cure_for_unknown(key, error["loc"]))
         elif error["type"] == "missing" and key == ".".join(str(part) for part in error["loc"]):
-            yield Mistake(key, f"is missing: it must be {expectation(fragment(key) or {})}", "Add it")
+            yield Mistake(key, f"is missing: it must be {expectation(fragment_at(path) or {})}", "Add it")
         else:
-            yield _wrong_value(key, error["loc"], source)
+            yield _wrong_value(path, error["loc"], source)
 
 
 def _cure_for_unknown(key: str, loc: tuple[int | str, ...]) -> str:
@@ -106,31 +110,32 @@ def _cure_for_unknown(key: str, loc: tuple[int | str, ...]) -> str:
     near = suggestion(key)
     if near:
         return f"Did you mean {near}?"
-    parent = ".".join(str(part) for part in loc[:-1])
-    return f"{parent or 'A recipe'} has the keys {', '.join(children(parent))}"
+    above = [str(part) for part in loc[:-1]]
+    return f"{'.'.join(above) or 'A recipe'} has the keys {', '.join((fragment_at(above) or {}).get('properties', {}))}"
 
 
-def _wrong_value(key: str, loc: tuple[int | str, ...], source: Source) -> Mistake:
-    value = _value_at(source.data, key)
-    entry = loc[len(key.split("."))] if len(loc) > len(key.split(".")) else None
+def _wrong_value(path: list[str], loc: tuple[int | str, ...], source: Source) -> Mistake:
+    key, value = ".".join(path), _value_at(source.data, path)
+    node, which, where = fragment_at(path) or {}, "", ""
+    entry = loc[len(path)] if len(loc) > len(path) else None
     if isinstance(entry, int) and isinstance(value, list) and entry < len(value):
-        node, value, which = fragment(f"{key}.0") or {}, value[entry], f"entry {entry + 1} "
+        node, value, which = fragment_at([*path, "0"]) or {}, value[entry], f"entry {entry + 1} "
         where = nearest_mark(source.marks, f"{key}.{entry}")
-    else:
-        node, which, where = fragment(key) or {}, "", ""
+    elif isinstance(entry, str) and isinstance(value, dict) and entry in value:  # the name of an entry is what is wrong
+        return Mistake(key, f"{quoted(entry)} cannot be a name here", f"It must be {name_expectation(node)}")
     return Mistake(
         key, f"{which}must be {expectation(node, value)}, not {_shown(value)}", cure(key, node, value), where
     )
 
 
-def _key_of(error: ErrorDetails) -> str:
-    """The dotted key of an error: pydantic appends the names of the types that it tried, which are no keys."""
+def _path_of(error: ErrorDetails) -> list[str]:
+    """The words of an error's key: pydantic appends the names of the types that it tried, which are no keys."""
     parts = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
-        return ".".join(parts)
-    while len(parts) > 1 and (fragment(".".join(parts)) is None or parts[-1].isdigit()):
+        return parts
+    while len(parts) > 1 and (fragment_at(parts) is None or parts[-1].isdigit()):
         parts.pop()
-    return ".".join(parts)
+    return parts
 
 
 def _place(where: str) -> tuple[str, int]:
@@ -139,8 +144,8 @@ def _place(where: str) -> tuple[str, int]:
     return (file, int(line)) if line.isdigit() else (where, 0)
 
 
-def _value_at(data: Any, key: str) -> Any:
-    for part in key.split("."):
+def _value_at(data: Any, path: Iterable[str]) -> Any:
+    for part in path:
         if isinstance(data, dict) and part in data:
             data = data[part]
         elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
@@ -157,6 +162,8 @@ def _shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, str):
         return quoted(value)
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        return "a list of mappings"
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

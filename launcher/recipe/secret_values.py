@@ -31,7 +31,9 @@ _NAME = re.compile(
     r"|(access|auth|bearer|hf|api|wandb|github)[_-]token|credentials?)|-*token",
     re.IGNORECASE,
 )
-_OF_ENVIRONMENT = re.compile(r".*(key|token|secret|password|passwd|passphrase|credentials?)", re.IGNORECASE)
+_OF_ENVIRONMENT = re.compile(
+    r".*(key|token|secret|(?<!by)pass|password|passwd|passphrase|credentials?|_pwd)", re.IGNORECASE
+)
 _LEAST = 6  # characters of a secret that is known by its name alone
 
 
@@ -41,7 +43,7 @@ def secrets_in(data: Mapping[str, Any]) -> Iterator[Mistake]:
     Args:
         data: the recipe as it was read.
     """
-    for key, name, value in _texts(data, "", ""):
+    for key, name, value in texts_in(data):
         kind = _kind(name, value)
         if kind:
             yield Mistake(
@@ -64,9 +66,18 @@ def without_secrets(text: str, environ: Mapping[str, str]) -> str:
     return text
 
 
-def names_secret(name: str) -> bool:
-    """Whether what has such a name is a secret, whatever it looks like."""
-    return _NAME.fullmatch(name) is not None
+def variable_is_secret(name: str) -> bool:
+    """Whether the variable of the environment that has such a name is a secret, whatever it looks like."""
+    return _OF_ENVIRONMENT.fullmatch(name) is not None
+
+
+def texts_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every text of a recipe: its dotted key, its name, and itself. In a list it is named by the option before it.
+
+    Args:
+        data: the recipe as it was read.
+    """
+    yield from _texts(data, "", "")
 
 
 def _kind(name: str, text: str) -> str | None:
@@ -83,7 +94,6 @@ def _kind(name: str, text: str) -> str | None:
 
 
 def _texts(value: Any, key: str, name: str) -> Iterator[tuple[str, str, str]]:
-    """Every text of a recipe: its dotted key, its name, and itself. In a list it is named by the option before it."""
     if isinstance(value, Mapping):
         for word, below in value.items():
             yield from _texts(below, f"{key}.{word}" if key else str(word), str(word))

@@ -8,10 +8,9 @@ from typing import Any
 
 from launcher.errors import Mistake, quoted
 from launcher.recipe.schema import Recipe
-from launcher.recipe.secret_values import names_secret
 
 EARLY = 60  # seconds by which Slurm's warning may come too early: it looks at its jobs now and then
-_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_OPTION = re.compile(r"[a-z][a-z0-9-]+")
 _SINGLE_LINE = re.compile(r"[^\x00-\x1f\x7f\"'\\#]*")  # what a line of a batch script takes as it is, in quotes
 # What the launcher writes itself → the key that says it.
 _OWN = {
@@ -93,14 +92,6 @@ def _plain_text(key: str, value: str) -> Iterator[Mistake]:
             key, f"{quoted(value)} has quotes, backslashes, # or line breaks, which sbatch reads in its own way",
             "Do without them",
         )  # fmt: skip
-    for part in value.split(","):
-        name, is_given, secret = part.strip().partition("=")
-        if is_given and secret and names_secret(name):
-            yield Mistake(
-                key,
-                f"{name} is a secret, and the script is shown and kept",
-                f"Set {name} in the environment that you submit from: a job has it too",
-            )
 
 
 def is_plain(value: Any) -> bool:

@@ -193,6 +193,11 @@ class RunDirectory:
         return self.skypilot / "task.yaml"
 
     @property
+    def skypilot_job(self) -> Path:
+        """The name of the last job of the run."""
+        return self.skypilot / "job_id"
+
+    @property
     def stop(self) -> Path:
         """There once the ranks on Ray are to end at their next update: no signal reaches them from here."""
         return self.path / ".stop"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory
-from launcher.runners import docker, kubernetes, ray, slurm
+from launcher.runners import docker, kubernetes, ray, skypilot, slurm
 
 
 class NoJobError(LauncherError):
@@ -75,6 +75,7 @@ def _of_engines(run: RunDirectory) -> tuple[tuple[Path, Callable[[RunDirectory],
         (run.slurm_job, slurm.Job.of),
         (run.ray_job, ray.Job.of),
         (run.docker_job, docker.Container.of),
+        (run.skypilot_job, skypilot.ManagedJob.of),
         (run.kubernetes_job, kubernetes.ClusterJob.of),
     )
 

@@ -1,13 +1,14 @@
-"""The call of SkyPilot's own command: what it is told is worked out elsewhere."""
+"""A managed job of SkyPilot: its call, and the record of it. What it is told is worked out elsewhere."""
 
 from __future__ import annotations
 
-import os
 import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.launch.submission import Submission
-from launcher.rundir.layout import write_atomically
+from launcher.rundir.layout import RunDirectory, write_atomically
 
 
 class SkyPilotError(LauncherError):
@@ -16,18 +17,68 @@ class SkyPilotError(LauncherError):
     exit_code = ExitCode.REQUEST
 
 
-def submit(job: Submission, secrets: tuple[str, ...]) -> None:
-    """Write the files of a job and submit it, with SkyPilot's own words on the terminal.
+@dataclass(frozen=True)
+class JobState:
+    """Where the state of a job is told: SkyPilot tells it to people, in a table."""
+
+    active = True
+
+    def __str__(self) -> str:
+        return "SkyPilot: see sky jobs queue"
+
+
+@dataclass(frozen=True)
+class ManagedJob:
+    """A job that SkyPilot has taken, whose own commands ask for it.
+
+    Attributes:
+        number: its name.
+    """
+
+    number: str
+
+    engine = "SkyPilot"
+
+    @staticmethod
+    def of(run: RunDirectory) -> ManagedJob | None:
+        """The last job of a run; None where it was never submitted."""
+        try:
+            name = run.skypilot_job.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+        return ManagedJob(name) if name else None
+
+    def state(self) -> JobState:
+        """Where its state is told."""
+        return JobState()
+
+    def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
+        """Nothing: SkyPilot has it.
+
+        Raises:
+            SkyPilotError: always, with the command that shows it.
+        """
+        raise SkyPilotError(f"SkyPilot has what it has printed: sky jobs logs --name {self.number}")
+
+    def end(self, *, now: bool, say: Callable[[str], None]) -> JobState:
+        """Nothing: SkyPilot ends it.
+
+        Raises:
+            SkyPilotError: always, with the command that does.
+        """
+        raise SkyPilotError(f"SkyPilot ends it: sky jobs cancel --name {self.number}")
+
+
+def submit(job: Submission, run: RunDirectory) -> None:
+    """Write the files of a job and submit it, with SkyPilot's own words on the terminal; its name is kept.
 
     Args:
         job: the job, the object that a dry run prints.
-        secrets: names of the variables that it is to have from this environment.
+        run: the directory of the run, which exists.
 
     Raises:
-        SkyPilotError: a variable is not set here, or SkyPilot does not take it.
+        SkyPilotError: SkyPilot is not there, or does not take it.
     """
-    if missing := [name for name in secrets if not os.environ.get(name)]:
-        raise SkyPilotError(f"{', '.join(missing)} (launch.skypilot.secrets) is not set in your environment.")
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
@@ -37,3 +88,4 @@ def submit(job: Submission, secrets: tuple[str, ...]) -> None:
         raise SkyPilotError("SkyPilot is not installed here: there is no sky. See docs.skypilot.co.") from None
     if done.returncode:
         raise SkyPilotError(f"sky has not taken the job: exit code {done.returncode}.")
+    write_atomically(run.skypilot_job, f"{run.path.name}\n", lasting=True)

@@ -215,6 +215,16 @@ def test_a_mistake_is_one_sentence(
     assert server.views.saved == []
 
 
+def test_a_run_of_a_script_is_refused_as_its_recipe_is(tmp_path: Path) -> None:
+    keys = ["launch.nproc_per_node=1", "launch.device=cpu", "train.epochs=1"]
+    runs = ["--runs", str(tmp_path), "--run-id", "r"]
+    done = launcher("run", str(ROOT / "recipes/own_loop/recipe.yaml"), *keys, *runs)
+    assert done.returncode == 0, done.stderr
+    told = launcher("dashboard", str(tmp_path / "r"), "--dry-run")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert f"{tmp_path / 'r'}: script: what your own script logs is not known here" in told.stderr
+
+
 @pytest.mark.long  # W&B's own process tries for as long as it may
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     with socket.socket() as free:

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launcher.launch.docker import Container, HostUser, docker_run
 from launcher.plan.planner import make_plan
@@ -74,6 +76,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("launch.nodes=2",),
         "launch.nodes: a container runs the ranks of one machine. Set launch.nodes=1, or see docker/compose.yaml.",
     ),
+    "Ray": (
+        ("launch.method=ray", "launch.nproc_per_node=2"),
+        "launch.method: a container has no Ray cluster to place the ranks. Set launch.method=torchrun, or submit",
+    ),
+    "a variable that is not there": (
+        ("launch.docker.env=[NOT_SET_HERE]",),
+        "launch.docker.env: NOT_SET_HERE is not set in your environment. Set it, or do without it.",
+    ),
     "too short": (
         ("launch.docker.stop_timeout=60",),
         "launch.docker.stop_timeout: 60 seconds are no more than launch.grace",
@@ -85,6 +95,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a secret": (
         ("launch.docker.options={label: MY_PASSWORD=hi}",),
         "launch.docker.options.label: MY_PASSWORD is a secret, and the command is shown.",
+    ),
+    "a short name": (
+        ("launch.docker.options={e: A=b}",),
+        "launch.docker.options.e: is no long name of an option of docker run.",
     ),
     "a value": (
         ("launch.docker.env=[MINE=1]",),
@@ -119,6 +133,52 @@ def test_without_docker_one_sentence_says_so(command: tuple[str, ...], tmp_path:
     done = launcher(*arguments, "--runs", str(tmp_path), env={"PATH": str(tmp_path)})
     assert (done.returncode, done.stderr) == (2, "launcher: Docker is not installed here: there is no docker.\n")
     assert not (tmp_path / "it").exists()
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_an_image_without_a_launcher_that_runs_is_one_sentence(tmp_path: Path, resumes: bool) -> None:
+    """A program in Docker's place that does what such an image does: the tests of containers have a real one."""
+    docker, run = tmp_path / "bin" / "docker", tmp_path / "runs" / "it"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\necho '/usr/bin/python3: No module named launcher' >&2\nexit 1\n")
+    docker.chmod(0o755)
+    if resumes:
+        run.mkdir(parents=True)
+        (run / "status.json").write_text("{}")
+    before = sorted(run.iterdir()) if resumes else None
+    arguments = ("run", str(DIGITS), "launch.device=cpu", "--in", "docker", "image:1", "--resume", "auto")
+    env = {"PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    done = launcher(*arguments, "--runs", str(run.parent), "--run-id", "it", env=env)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        [
+            "/usr/bin/python3: No module named launcher",
+            "launcher: image:1 has no launcher that runs: what it says to that stands above.",
+        ],
+    )
+    assert (sorted(run.iterdir()) if run.exists() else None) == before
+
+
+def test_a_key_that_cannot_be_read_is_one_sentence() -> None:
+    """By another user than root, who can read all."""
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "key"
+        Path(folder).chmod(0o755)
+        key.write_text("canary")
+        key.chmod(0)
+        script = (ROOT / "docker" / "entrypoint.sh").read_text().replace("/run/secrets/wandb_api_key", str(key))
+        other = 12345 if os.geteuid() == 0 else None
+        done = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=False, cwd="/", user=other, group=other
+        )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "cannot be read by user" in done.stderr
+    assert "Set LAUNCHER_USER to the file's owner, or let others read it." in done.stderr
+
+
+def test_the_second_container_begins_when_the_name_of_the_first_is_known() -> None:
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    assert services["node1"]["depends_on"] == ["node0"]
 
 
 def test_the_dockerfile_is_clean() -> None:

@@ -64,6 +64,14 @@ def test_secrets_go_by_name_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_an_accelerate_config_goes_along(tmp_path: Path) -> None:
+    config = tmp_path / "cluster.yml"
+    config.write_text("mixed_precision: 'no'\n")
+    keys = (*CPU, "launch.method=accelerate", f"launch.accelerate.config_file={config}")
+    task = yaml.safe_load(job_of(keys).files[Path("/runs/it/skypilot/task.yaml")])
+    assert {str(DIGITS.parent), str(tmp_path)} <= set(task["file_mounts"])
+
+
 def test_the_command_of_a_machine_is_one_that_the_launcher_has(tmp_path: Path) -> None:
     task = yaml.safe_load(job_of(CPU).files[Path("/runs/it/skypilot/task.yaml")])
     command = task["run"].replace("/launcher/recipe.yaml", str(DIGITS)).replace("/launcher/runs", str(tmp_path))
@@ -78,6 +86,11 @@ def test_the_command_of_a_machine_is_one_that_the_launcher_has(tmp_path: Path) -
     [
         ((), "launch.skypilot.accelerator: which GPUs the machines are to have is not said. Write for example"),
         ((), "launch.skypilot.setup: nothing installs the launcher on the machines. Write the commands that do"),
+        (
+            ("launch.method=ray", "launch.nproc_per_node=2", *CPU),
+            "launch.method: the machines of a cloud have no Ray cluster to place the ranks. Set launch.method=torchrun",
+        ),
+        ((*CPU, "launch.skypilot.secrets=[NOT_SET]"), "launch.skypilot.secrets: NOT_SET is not set in your environ"),
         (("launch.nodes=1:4",), "launch.nodes: a task of SkyPilot has a fixed number of machines, not 1:4. Set"),
         (
             ("launch.skypilot.accelerator=H100", "launch.skypilot.setup=true"),
@@ -110,12 +123,28 @@ def test_sky_is_called_with_what_the_dry_run_prints(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stderr) == (2, "launcher: sky has not taken the job: exit code 1.\n")
     assert not (tmp_path / "runs" / "it").exists()
     secret = launcher(*submit, "launch.skypilot.secrets=[MY_TOKEN]", env=env)
-    assert "MY_TOKEN (launch.skypilot.secrets) is not set in your environment" in secret.stderr
+    assert "launch.skypilot.secrets: MY_TOKEN is not set in your environment" in secret.stderr
+    assert not (tmp_path / "runs" / "it").exists()
     done = launcher(*submit, env=env)
     assert done.returncode == 0, done.stderr
     task = tmp_path / "runs" / "it" / "skypilot" / "task.yaml"
     assert (tmp_path / "told").read_text().split() == ["jobs", "launch", "--yes", "--detach-run", str(task)]
     assert yaml.safe_load(task.read_text())["name"] == "it"
+    (tmp_path / "told").unlink()
+    again = launcher(*submit, env=env)
+    assert (again.returncode, (tmp_path / "told").exists(), task.exists()) == (2, False, True)
+    assert "was submitted already, and sky jobs queue says how it stands. Go on with it by --resume" in again.stderr
+    assert launcher(*submit, "--resume", "auto", env=env).returncode == 0
+    assert (tmp_path / "told").exists()
+    runs = ["--runs", str(tmp_path / "runs")]
+    for status in (launcher("status", "it", *runs), launcher("status", *runs)):
+        assert status.stdout.splitlines()[1:] == [
+            "state: its files are in the cluster: see the logs of its job",
+            "job: it, SkyPilot: see sky jobs queue",
+        ]
+    for command, said in (("logs", "sky jobs logs --name it"), ("cancel", "sky jobs cancel --name it")):
+        asked = launcher(command, "it", *runs)
+        assert (asked.returncode, said in asked.stderr, len(asked.stderr.splitlines())) == (2, True, 1)
 
 
 @pytest.mark.long

@@ -177,6 +177,32 @@ def test_the_line_of_a_list_is_that_of_its_entry(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("launch.kubernetes.node_selector={gpu: true}", ".gpu: must be text, not true. Put quotes around it."),
+        ("launch.kubernetes.node_selector={x.com/gpu: 1}", ".x.com/gpu: must be text, not 1. Put quotes around it."),
+        ("launch.kubernetes.env={A: 1}", ".A: must be text, not 1. Put quotes around it."),
+        ("launch.kubernetes.secrets={A: x}", ".A: must be a mapping with the keys name, key, not 'x'."),
+        (
+            "launch.kubernetes.secrets={A.B: {z: 1, name: x, key: y}}",
+            ".A.B.z: unknown key. launch.kubernetes.secrets.A",
+        ),
+        (
+            "launch.kubernetes.resources={x.com/a: null}",
+            ".x.com/a: must be a whole number or text, not null. Give it a value, or delete the key.",
+        ),
+        ("multitask.losses={a.b: x}", ".a.b: must be a number of at least 0, not 'x'."),
+        ("multitask.losses={a b: 1}", ": 'a b' cannot be a name here. It must be 1 to 64 letters, digits, dots"),
+    ],
+)
+def test_the_wrong_entry_of_a_mapping_is_named(tmp_path: Path, override: str, said: str) -> None:
+    write(tmp_path, {"task.py": TASK, "recipe.yaml": RECIPE})
+    with pytest.raises(RequestError) as refused:
+        load_recipe(tmp_path / "recipe.yaml", [override])
+    assert str(refused.value).startswith(f"command line: {override.partition('=')[0]}{said}")
+
+
 @pytest.mark.parametrize(("parent", "word"), [("optimizer", "lr"), ("task.args", "hidden"), ("tracking.wandb", "mode")])
 def test_a_dotted_key_belongs_on_the_command_line(tmp_path: Path, parent: str, word: str) -> None:
     assert refusal(tmp_path, f"{RECIPE}{parent}.{word}: 5\n") == [

@@ -89,3 +89,52 @@ def test_what_is_written_down_has_no_secret_of_the_environment() -> None:
     environ = {"HF_TOKEN": "hunter22", "WANDB_API_KEY": "hunter22-and-more", "PATH": "/usr/bin", "EMPTY_KEY": ""}
     text = "401 for hunter22-and-more, then for hunter22, in /usr/bin"
     assert without_secrets(text, environ) == "401 for ***, then for ***, in /usr/bin"
+
+
+SENT = [
+    *(
+        f"launch.kubernetes.env={{{name}: canary}}"
+        for name in ("MLFLOW_TRACKING_TOKEN", "AWS_SESSION_TOKEN", "MY_TOKEN")
+    ),
+    *(f"launch.kubernetes.env={{{name}: canary}}" for name in ("DB_PASS", "MYSQL_PWD", "FTP_PASSWD", "OPENAI_KEY")),
+    "launch.kubernetes.env={MY_TOKEN: 31415926}",
+    "launch.kubernetes.env=[{name: MY_TOKEN, value: canary}]",
+    "launch.skypilot.setup=export WANDB_API_KEY=canary; pip install launcher",
+    "launch.skypilot.setup=mine --level 3 --auth-token canary",
+    "launch.docker.options={e: MLFLOW_TRACKING_TOKEN=canary}",
+    "launch.docker.options={label: MY_TOKEN=canary}",
+    "launch.docker.env=[MY_TOKEN=canary]",
+    'launch.slurm.options={export: "ALL,A=b,DB_PASS=canary"}',
+    "launch.slurm.options={comment: \"MY_TOKEN='canary'\"}",
+]
+
+
+@pytest.mark.fault(
+    Kind.SECRET, "a secret in what an engine is sent", by="variables, shell commands and options that are named so",
+    outcome="refused, and not shown",
+)  # fmt: skip
+@pytest.mark.parametrize("override", SENT)
+def test_no_engine_is_sent_a_secret(tmp_path: Path, override: str) -> None:
+    write(tmp_path, {"task.py": TASK, "recipe.yaml": RECIPE})
+    with pytest.raises(RequestError) as refused:
+        load_recipe(tmp_path / "recipe.yaml", [override])
+    said = str(refused.value)
+    assert said.startswith(f"command line: {override.partition('=')[0]}")
+    assert "is a secret, and" in said or "=[{" in override
+    assert not any(secret in said for secret in ("canary", "31415926"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task.args={tokenizer: gpt2-large, max_tokens: 1024, pad_token: <endoftext>, eos_token: '</s>'}",
+        "launch.kubernetes.env={TOKENIZERS_PARALLELISM: 'false', NO_PROXY_BYPASS: everything, MAX_TOKENS: '1024'}",
+        "launch.kubernetes.env={MY_TOKEN: $(OTHER)}",
+        'launch.skypilot.setup=export WANDB_API_KEY=$(cat /key) A_TOKEN="$B"; pip install launcher --no-deps; ls a-key',
+        "launch.docker.options={label: key=value}",
+        "launch.slurm.options={wckey: project}",
+    ],
+)
+def test_what_an_engine_may_be_sent(tmp_path: Path, override: str) -> None:
+    write(tmp_path, {"task.py": TASK, "recipe.yaml": RECIPE})
+    load_recipe(tmp_path / "recipe.yaml", [override])
