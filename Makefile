@@ -13,13 +13,17 @@ WITH_EXTRAS := $(INSTALLED)-extras
 # Faults of all kinds, the slow ones too, and the table of what came of them.
 FAULT_TABLE ?= docs/faults.md
 
-.PHONY: demo test test-long test-all faults check bench schema clean
+.PHONY: demo test test-slurm test-long test-all faults check bench schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/launcher run recipes/digits/recipe.yaml launch.nproc_per_node=2 launch.device=cpu
 
 test: $(WITH_EXTRAS)
 	$(BIN)/python -m pytest -m "not long"
+
+# On a real Slurm, which root installs from Debian's packages where it is not there.
+test-slurm: $(WITH_EXTRAS)
+	$(BIN)/python -m pytest -m long tests/slurm
 
 test-long: $(WITH_EXTRAS)
 	$(BIN)/python -m pytest -m long
