@@ -46,11 +46,11 @@ def test_nothing_of_rays_shows_a_secret(cluster: RayCluster, tmp_path: Path) -> 
     """While the run goes on too, when its workers are listed."""
     env = {**cluster.environment, "WANDB_API_KEY": CANARY, "MY_TOKEN": CANARY, "WANDB_MODE": "offline"}
     runs = ["--runs", str(tmp_path), "--run-id", "it"]
-    keys = ["train.epochs=null", "train.updates=100000", "schedule.name=constant", *runs]
+    keys = ["train.epochs=null", "train.updates=100000", "schedule.name=constant", "checkpoint.every=10", *runs]
     command = [sys.executable, "-m", "launcher", "run", DIGITS, *ON_RAY, *keys]
     with subprocess.Popen(command, env=clean_environment(**env), cwd=ROOT) as run:
         try:
-            wait_until(lambda: (tmp_path / "it" / "metrics.jsonl").exists(), _PATIENCE)
+            wait_until(lambda: (tmp_path / "it" / "checkpoints" / "step_00000010").exists(), _PATIENCE)
             of_run = processes_with(f"LAUNCHER_RUN_DIR={tmp_path / 'it'}")
             environments = [Path(f"/proc/{process}/environ").read_text() for process in of_run]
             while_it_goes_on = cluster.holders(CANARY)
