@@ -57,7 +57,9 @@ def test_nothing_of_rays_shows_a_secret(cluster: RayCluster, tmp_path: Path) -> 
         finally:
             run.terminate()
             code = run.wait(_PATIENCE)
-    assert [CANARY in found for found in environments if "\0RANK=" in found] == [True, True]
+    of_ranks = [found for found in environments if "\0RANK=" in found]  # and of what they have started
+    assert len(of_ranks) >= 2
+    assert all(CANARY in found for found in of_ranks)
     assert (while_it_goes_on, code) == ([], 75)
     assert cluster.holders(CANARY) == []
     assert holders(tmp_path) == []
