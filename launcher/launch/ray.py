@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from importlib.util import find_spec
 
 from launcher.errors import Mistake, RequestError
@@ -50,13 +49,12 @@ def ray_arguments(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def ray_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Submission:
+def ray_job(plan: Plan, run: RunDirectory) -> Submission:
     """The job that runs a plan on a Ray cluster: `launcher run`, whose ranks Ray places.
 
     Args:
         plan: the plan, for machines as `ray_machine` describes them.
         run: the directory of the run, which all machines of the cluster share.
-        python: the interpreter to start there.
     """
     launch = plan.recipe.launch
     # Ray kills a job three seconds after it has told it to stop, unless the job's environment says otherwise.
@@ -65,7 +63,7 @@ def ray_job(plan: Plan, run: RunDirectory, python: str = sys.executable) -> Subm
         *("ray", "job", "submit", "--no-wait"),
         *([] if launch.ray.address is None else [f"--address={launch.ray.address}"]),
         f"--runtime-env-json={json.dumps(to_end)}",
-        *("--", python, "-m", "launcher", "run", str(run.ray_recipe)),
+        *("--", launch.ray.python, "-m", "launcher", "run", str(run.ray_recipe)),
         *("--runs", str(run.path.parent), "--run-id", run.path.name, "--resume", "auto"),
     )
     return Submission(argv, {run.ray_recipe: recipe_to_yaml(as_planned(plan))})

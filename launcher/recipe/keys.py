@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.recipe.docker_section import IMAGE, NETWORK, SHARED_MEMORY
 from launcher.recipe.kubernetes_section import DNS_NAME, INSIDE, QUANTITY
-from launcher.recipe.ray_section import RAY_ADDRESS
+from launcher.recipe.ray_section import PROGRAM, RAY_ADDRESS
 from launcher.recipe.schema import ENTRY, NAME, NODES, recipe_json_schema
 from launcher.recipe.section import VARIABLE
 from launcher.recipe.skypilot_section import SKY_WORD
@@ -168,6 +168,7 @@ _EXPECTED_TEXT = {
     NODES: 'a range of them, such as "1:4"',
     NAME: "1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first",
     RAY_ADDRESS: "an address, such as http://HOST:8265, without a password",
+    PROGRAM: "the name or the path of a program",
     IMAGE: "the name of an image",
     NETWORK: "the name of a network",
     SHARED_MEMORY: "a whole number and k, m or g, such as 8g",

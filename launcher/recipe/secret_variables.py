@@ -25,12 +25,11 @@ _PLACES = {
         "Set {name} in the environment that you submit from: a job has it too",
     ),
 }
-# NAME=value, or an option with its value; not what a shell puts in: $NAME, $(cat FILE).
-_ASSIGNED = re.compile(r"(?<![\w.$/-])([A-Za-z_]\w*)=[\"']?[^\s\"'$`,;]")
-_OPTION = re.compile(r"(?<![\w.$/-])--?([A-Za-z][\w-]*)(?:=|\s+)[\"']?[^\s\"'$`,;-]")
+# NAME=value, or an option with its value.
+_ASSIGNED = re.compile(r"(?<![\w.$/-])([A-Za-z_]\w*)=[\"']?([^\s\"',;])")
+_OPTION = re.compile(r"(?<![\w.$/-])--?([A-Za-z][\w-]*)(?:=|\s+)[\"']?([^\s\"',;-])")
 _REFERENCE = re.compile(r"\$\(\w+\)")  # to another variable, as Kubernetes writes it
-
-
+_SHELL = "launch.skypilot.setup"  # which puts in what $NAME and $(cat FILE) stand for
 _ORDINARY = ("key",)  # names that are no secret's
 
 
@@ -44,10 +43,17 @@ def secret_variables_in(data: Mapping[str, Any]) -> Iterator[Mistake]:
         if variable_is_secret(name) and not _REFERENCE.fullmatch(str(value)):
             yield _mistake(f"launch.kubernetes.env.{name}", "", name)
     for key, _, text in texts_in(data):
-        names = (found[1] for pattern in (_ASSIGNED, _OPTION) for found in pattern.finditer(text))
-        secret = next((name for name in names if variable_is_secret(name) and name not in _ORDINARY), None)
+        secret = next(_secrets_given(text, in_shell=key == _SHELL), None)
         if secret is not None and key.startswith(tuple(_PLACES)):
             yield _mistake(key, f"{secret} ", secret)
+
+
+def _secrets_given(text: str, *, in_shell: bool) -> Iterator[str]:
+    """The names of the secrets that a text gives a value to."""
+    for found in (*_ASSIGNED.finditer(text), *_OPTION.finditer(text)):
+        name, begins = found.groups()
+        if variable_is_secret(name) and name not in _ORDINARY and not (in_shell and begins in "$`"):
+            yield name
 
 
 def _mistake(key: str, subject: str, name: str) -> Mistake:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from types import FrameType
+from typing import Any
 
 from launcher.errors import ExitCode
 from launcher.rundir.failure import AGENT, FailureRecord
@@ -42,7 +43,7 @@ def run_on_ray(arguments: Sequence[str], run: RunDirectory) -> None:
     order = RankOrder(
         run=str(run.path),
         arguments=tuple(of_ranks),
-        environment=_environment(os.environ, on_gpus=options.gpus_per_worker > 0),
+        environment=_kept(_environment(os.environ, on_gpus=options.gpus_per_worker > 0)),
         folder=str(Path.cwd()),
         agent_node=_own_node(),
     )
@@ -107,6 +108,13 @@ def _own_node() -> str:
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
+
+
+def _kept(environment: dict[str, str]) -> Any:
+    """What workers get it by: none of Ray's logs, lists and pages shows what Ray keeps so."""
+    import ray
+
+    return ray.put(environment)
 
 
 def _fit(options: argparse.Namespace, order: RankOrder, run: RunDirectory) -> BaseException | None:

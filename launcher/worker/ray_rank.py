@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ class RankOrder:
     Attributes:
         run: the directory of the run.
         arguments: of the rank.
-        environment: that it finds, beside its own place.
+        environment: that it finds, beside its own place: where Ray keeps it. There are secrets in it, and what stands
+            in an order itself, Ray's dashboard shows.
         folder: that it begins in, where there is one of that name.
         agent_node: Ray's name of the machine that the agent is on.
     """
 
     run: str
     arguments: tuple[str, ...]
-    environment: Mapping[str, str]
+    environment: Any = field(repr=False)
     folder: str
     agent_node: str
 
@@ -55,9 +56,12 @@ def be_rank(config: Mapping[str, Any]) -> None:
     Raises:
         RankEndedError: the rank has ended badly, which its own records and the agent's say.
     """
+    import ray
+
     order: RankOrder = config["order"]
     run, place = RunDirectory(Path(order.run)), _place(order.agent_node)
-    variables = {**os.environ, **order.environment, **rank_variables(place, *_meeting(place.rank), os.getpid())}
+    sent: Mapping[str, str] = ray.get(order.environment)
+    variables = {**os.environ, **sent, **rank_variables(place, *_meeting(place.rank), os.getpid())}
     run.logs.mkdir(parents=True, exist_ok=True)
     with run.agent_log.open("a") as log:
         rank = subprocess.Popen(

@@ -13,6 +13,7 @@ from launcher.launch.build import build_launch
 from launcher.recipe.load import load_recipe
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import jobs, ray
+from launcher.worker.ray_rank import RankOrder
 from tests.processes import ROOT, launcher
 
 DIGITS = ROOT / "recipes" / "digits" / "recipe.yaml"
@@ -40,8 +41,20 @@ def test_the_job_runs_what_was_planned(tmp_path: Path) -> None:
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
     }
     command = job.argv[job.argv.index(dashes) + 1 :]
-    assert command[1:] == (
-        *("-m", "launcher", "run", str(recipe), "--runs", str(tmp_path), "--run-id", "it", "--resume", "auto"),
+    assert command == (
+        *(
+            "python3",
+            "-m",
+            "launcher",
+            "run",
+            str(recipe),
+            "--runs",
+            str(tmp_path),
+            "--run-id",
+            "it",
+            "--resume",
+            "auto",
+        ),
     )
     recipe.parent.mkdir(parents=True)
     recipe.write_text(job.files[recipe])
@@ -68,6 +81,17 @@ def test_what_ray_cannot_run_is_refused(keys: list[str], sentence: str) -> None:
     with pytest.raises(RequestError) as refused:
         submit_ray.read(DIGITS, keys, Path("runs"))
     assert sentence in str(refused.value)
+
+
+def test_the_python_of_the_cluster_is_started() -> None:
+    keys = ["launch.nproc_per_node=2", "launch.device=cpu", "launch.ray.python=/opt/env/bin/python"]
+    job = submit_ray.job(submit_ray.read(DIGITS, keys, Path("runs")), RunDirectory(Path("/runs/it")))
+    assert job.argv[job.argv.index("--") + 1 :][:3] == ("/opt/env/bin/python", "-m", "launcher")
+
+
+def test_an_order_shows_nothing_of_the_environment() -> None:
+    order = RankOrder("/runs/it", (), {"WANDB_API_KEY": CANARY}, "/", "node")
+    assert CANARY not in repr(order) + str({"order": order})
 
 
 def test_no_secret_is_rendered(tmp_path: Path) -> None:

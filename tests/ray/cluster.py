@@ -16,6 +16,16 @@ from launcher.runners.address import free_port
 from tests.processes import ROOT, clean_environment, processes_with, wait_until
 
 _STORE = 100_000_000  # bytes, of the memory that the machine shares
+# What its dashboard shows.
+_PAGES = (
+    "/api/jobs/",
+    "/api/v0/actors?detail=true",
+    "/api/v0/tasks?detail=true",
+    "/api/v0/workers?detail=true",
+    "/api/v0/objects?detail=true",
+    "/api/v0/runtime_envs?detail=true",
+    "/logical/actors",
+)
 
 
 class RayCluster:
@@ -76,7 +86,17 @@ class RayCluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not list(processes_with(str(self._folder))), 10)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)  # what was killed may still be writing
+
+    def holders(self, text: str) -> list[str]:
+        """Where a text stands in what Ray has written, and in what it tells of jobs, actors, tasks and runs."""
+        files = (path for path in self._folder.rglob("*") if path.is_file())
+        found = [str(path) for path in files if text.encode() in path.read_bytes()]
+        for page in _PAGES:
+            with urllib.request.urlopen(f"{self._jobs.removesuffix('/api/version')}{page}", timeout=60) as answer:
+                if text.encode() in answer.read():
+                    found.append(page)
+        return found
 
     def log(self) -> str:
         """What it has printed, for a test that fails."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults.runs import RECIPE, Run, sample_of
-from tests.processes import ROOT, launcher, wait_until
+from tests.faults.table import Kind
+from tests.faults.test_secrets import CANARY, holders
+from tests.processes import ROOT, clean_environment, launcher, processes_with, wait_until
 from tests.ray.cluster import RayCluster
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
@@ -34,6 +38,33 @@ def test_two_workers_train_to_the_losses_of_two_ranks(cluster: RayCluster, tmp_p
     assert (tmp_path / "ray" / "logs" / "rank_1.log").exists()
 
 
+@pytest.mark.fault(
+    Kind.SECRET, "secrets in the environment, on Ray", by="WANDB_API_KEY and a *_TOKEN of a run whose ranks Ray places",
+    outcome="the ranks have them; in no file of Ray's or of the run, and on no page of Ray's dashboard",
+)  # fmt: skip
+def test_nothing_of_rays_shows_a_secret(cluster: RayCluster, tmp_path: Path) -> None:
+    """While the run goes on too, when its workers are listed."""
+    env = {**cluster.environment, "WANDB_API_KEY": CANARY, "MY_TOKEN": CANARY, "WANDB_MODE": "offline"}
+    runs = ["--runs", str(tmp_path), "--run-id", "it"]
+    keys = ["train.epochs=null", "train.updates=100000", "schedule.name=constant", "checkpoint.every=10", *runs]
+    command = [sys.executable, "-m", "launcher", "run", DIGITS, *ON_RAY, *keys]
+    with subprocess.Popen(command, env=clean_environment(**env), cwd=ROOT) as run:
+        try:
+            wait_until(lambda: (tmp_path / "it" / "checkpoints" / "step_00000010").exists(), _PATIENCE)
+            of_run = processes_with(f"LAUNCHER_RUN_DIR={tmp_path / 'it'}")
+            environments = [Path(f"/proc/{process}/environ").read_text() for process in of_run]
+            while_it_goes_on = cluster.holders(CANARY)
+        finally:
+            run.terminate()
+            code = run.wait(_PATIENCE)
+    of_ranks = [found for found in environments if "\0RANK=" in found]  # and of what they have started
+    assert len(of_ranks) >= 2
+    assert all(CANARY in found for found in of_ranks)
+    assert (while_it_goes_on, code) == ([], 75)
+    assert cluster.holders(CANARY) == []
+    assert holders(tmp_path) == []
+
+
 def test_a_rank_that_dies_is_started_again_from_the_checkpoint(cluster: RayCluster, tmp_path: Path) -> None:
     undisturbed, disturbed = Run(tmp_path, "undisturbed"), Run(tmp_path, "disturbed")
     assert undisturbed.launch().returncode == 0
@@ -49,6 +80,7 @@ def test_a_rank_that_dies_is_started_again_from_the_checkpoint(cluster: RayClust
 def test_a_job_is_shown_followed_cancelled_and_gone_on_with(cluster: RayCluster, tmp_path: Path) -> None:
     env, runs, run = cluster.environment, ["--runs", str(tmp_path)], tmp_path / "it"
     keys = ["launch.nproc_per_node=2", "launch.device=cpu", "train.epochs=null", "checkpoint.every=10"]
+    keys.append(f"launch.ray.python={sys.executable}")
     submit = ["submit", DIGITS, *keys, "--to", "ray", *runs, "--run-id", "it"]
     done = launcher(*submit, "train.updates=100000", env=env, timeout=_PATIENCE)
     assert done.returncode == 0, done.stderr

@@ -103,6 +103,7 @@ SENT = [
     "launch.skypilot.setup=mine --level 3 --auth-token canary",
     "launch.docker.options={e: MLFLOW_TRACKING_TOKEN=canary}",
     "launch.docker.options={label: MY_TOKEN=canary}",
+    "launch.docker.options={label: MY_TOKEN=$canary}",
     "launch.docker.env=[MY_TOKEN=canary]",
     'launch.slurm.options={export: "ALL,A=b,DB_PASS=canary"}',
     "launch.slurm.options={comment: \"MY_TOKEN='canary'\"}",

@@ -75,7 +75,7 @@ launch:
     container: null
     mounts: []
     options: {}
-  ray: {address: null, cpus_per_rank: null}
+  ray: {address: null, python: python3, cpus_per_rank: null}
   docker:
     image: null
     shm_size: 8g
@@ -254,6 +254,7 @@ cat > /runs/id/plan.json.pasted <<'END_OF_FILE'
       },
       "ray": {
         "address": null,
+        "python": "python3",
         "cpus_per_rank": null
       },
       "docker": {
