@@ -19,6 +19,7 @@ from launcher.recipe.schema import Recipe
 from launcher.rundir.layout import RunDirectory
 
 LABEL = "launcher.run/name"
+RUN_LABEL = "launcher.run/run"  # the same for all jobs of a run, and for those of no other
 # What `kubectl` calls each kind, which need not be the only one of that name.
 RESOURCES: dict[str, str] = {
     "job": "jobs.batch",
@@ -58,7 +59,7 @@ def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: i
         number: how often the run has been submitted, this time included.
     """
     asked = plan.recipe.launch.kubernetes
-    names = KubernetesNames.of(run.path.name, number)
+    names = KubernetesNames.of(run.path, number)
     recipe = _for_the_cluster(as_planned(plan), recipe_folder)
     build = {"job": _job, "jobset": _jobset, "trainjob": _trainjob}[asked.kind]
     metadata = {"name": names.job, "labels": labels_of(plan, names)}
@@ -83,8 +84,8 @@ def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: i
 
 def labels_of(plan: Plan, names: KubernetesNames) -> dict[str, str]:
     """The labels of everything that is made for a job."""
-    own = {"app.kubernetes.io/name": "launcher", "app.kubernetes.io/managed-by": "launcher", LABEL: names.job}
-    return {**plan.recipe.launch.kubernetes.labels, **own}
+    own = {"app.kubernetes.io/name": "launcher", "app.kubernetes.io/managed-by": "launcher"}
+    return {**plan.recipe.launch.kubernetes.labels, **own, LABEL: names.job, RUN_LABEL: names.run}
 
 
 def _for_the_cluster(recipe: Recipe, folder: Path) -> Recipe:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from launcher.launch.torchrun import RENDEZVOUS_PORT
@@ -23,25 +25,30 @@ class KubernetesNames:
     Attributes:
         job: the job, and all that belongs to it.
         run_id: the run.
+        run: what tells the run from others of the same name, such as those in other folders.
         replicated: the job in a JobSet.
     """
 
     job: str
     run_id: str
+    run: str
     replicated: str = _NODE
 
     @staticmethod
-    def of(run_id: str, number: int) -> KubernetesNames:
-        """Those of a run.
+    def of(run: Path, number: int) -> KubernetesNames:
+        """Those of a run. What had to be changed for Kubernetes could be the name of another run as well.
 
         Args:
-            run_id: its id.
+            run: its directory, absolute.
             number: how often it has been submitted, this time included.
         """
+        mark = sha256(str(run).encode()).hexdigest()[:8]
         again = f"-{number}" if number > 1 else ""
-        plain = re.sub(r"[^a-z0-9-]+", "-", run_id.lower()).strip("-")
+        plain = re.sub(r"[^a-z0-9-]+", "-", run.name.lower()).strip("-")
         plain = plain if plain[:1].isalpha() else f"run-{plain}"
-        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run_id)
+        if plain != run.name or len(plain) > _LONGEST - len(again):
+            again = f"-{mark}{again}"
+        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run.name, mark)
 
     def first_host(self, kind: str) -> str:
         """What the pod of the first machine is called by the others."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from launcher.errors import ExitCode, LauncherError, Mistake, RequestError
+from launcher.errors import Mistake, RequestError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.program import Program, ProgramError, text_of
 
 _ID = re.compile(r"\braysubmit_\w+")
 # Ray tells it in sentences; what runs still or waits, by its own word.
@@ -23,10 +20,21 @@ _LOOK = 1.0  # seconds between two questions, each of which starts a program
 _ANSWER = 120.0  # seconds that a command may take: it imports much
 
 
-class RayError(LauncherError):
+class RayError(ProgramError):
     """Ray is not there, or does not do what it was asked for."""
 
-    exit_code = ExitCode.REQUEST
+
+def _complaint(lines: list[str]) -> str:
+    return lines[-1]
+
+
+_RAY = Program(
+    RayError,
+    "Ray is not installed here. Install it with pip install 'launcher[ray]'.",
+    patience=_ANSWER,
+    silence="Is the cluster there?",
+    complaint=_complaint,
+)
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,9 @@ class Job:
             RayError: Ray is not installed here.
         """
         command = self._command("logs", *(["--follow"] if follow else []))
-        with _started(command) as process:
-            for line in process.stdout or ():
-                yield line.rstrip("\n")
+        with _RAY.started(command, stderr=None) as process:
+            for line in text_of(process):
+                yield line.rstrip("\r\n")
 
     def end(self, *, now: bool, say: Callable[[str], None]) -> JobState | None:
         """End it and wait for that; what Ray says of it then.
@@ -149,24 +157,4 @@ def call(command: Sequence[str]) -> str:
     Raises:
         RayError: it is not installed, fails, or does not end.
     """
-    with _started(command, stderr=subprocess.PIPE) as process:
-        try:
-            said, complaint = process.communicate(timeout=_ANSWER)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise RayError(f"ray job has not answered for {_ANSWER:g} seconds. Is the cluster there?") from None
-    if process.returncode:
-        lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-        raise RayError(f"ray job refuses: {lines[-1].rstrip('.') if lines else f'exit code {process.returncode}'}.")
-    return said
-
-
-def _started(command: Sequence[str], stderr: int | None = None) -> subprocess.Popen[str]:
-    """Ray's command, of this installation where it has one."""
-    beside = Path(sys.executable).with_name(command[0])
-    program = str(beside) if beside.exists() else command[0]
-    with suppress(FileNotFoundError):
-        return subprocess.Popen(
-            [program, *command[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-    raise RayError("Ray is not installed here. Install it with pip install 'launcher[ray]'.")
+    return _RAY.call(command)

@@ -255,9 +255,16 @@ def test_the_logs_of_pods(it: Submitted) -> None:
             first = {following.stdout.readline().rstrip() for _ in expected}
             assert (first, following.poll()) == (expected, None)
             node.ended.set()
+            time.sleep(4)
+            assert following.poll() is None  # others may take their place
+            assert it.launcher("cancel", "it", "--now").returncode == 0
             rest = following.communicate(timeout=60)
         assert (following.returncode, *rest) == (0, "", "")
-    failed = it.launcher("logs", "it")  # now it does not answer
+    assert it.submit("--resume", "auto").returncode == 0
+    wait_until(lambda: len(it.pods("it-2")) == 2)
+    for pod in it.pods("it-2"):
+        it.place(pod, Node.name)
+    failed = it.launcher("logs", "it")  # its node is gone
     (sentence,) = failed.stderr.splitlines()
     assert (failed.returncode, sentence.startswith("launcher: kubectl logs has failed: Error from server")) == (2, True)
 

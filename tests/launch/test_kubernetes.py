@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,11 @@ import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
 
-from launcher.launch.kubernetes import LABEL
+from launcher.launch.kubernetes import LABEL, RUN_LABEL
 from launcher.launch.kubernetes_pod import KubernetesNames
 from launcher.recipe.load import load_recipe
 from tests.launch.kubernetes_jobs import DIGITS, JOBS, NEEDED, ON_CPU, ON_GPUS, job_of, job_text
-from tests.processes import launcher
+from tests.processes import ROOT, clean_environment, launcher, wait_until
 from tests.recipes.golden import GOLDEN
 
 CANARY = "c0ffee" * 6 + "c0de"
@@ -119,12 +123,19 @@ def test_no_value_of_a_secret_is_rendered(kind: str) -> None:
 
 def test_names_are_what_kubernetes_takes() -> None:
     for run_id, number, name in (
-        ("Mine_2.a", 1, "mine-2-a"),
-        ("20260101", 1, "run-20260101"),
-        ("x" * 128, 1, "x" * 45),
-        ("x" * 128, 12, "x" * 42 + "-12"),
+        ("mine", 1, "mine"),
+        ("mine", 2, "mine-2"),
+        ("Mine_2.a", 1, "mine-2-a-11111111"),
+        ("20260101", 1, "run-20260101-11111111"),
+        ("x" * 45, 1, "x" * 45),
+        ("x" * 128, 1, "x" * 36 + "-11111111"),
+        ("x" * 128, 12, "x" * 33 + "-11111111-12"),
     ):
-        assert KubernetesNames.of(run_id, number).job == name
+        names = KubernetesNames.of(Path("/runs") / run_id, number)
+        assert names.job == name.replace("11111111", names.run)
+    long = [KubernetesNames.of(Path("/runs") / ("x" * 60 + end), 1) for end in "ab"]
+    assert long[0].job != long[1].job  # apply would have overwritten one with the other
+    assert KubernetesNames.of(Path("/a/it"), 1).run != KubernetesNames.of(Path("/b/it"), 1).run
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
@@ -179,7 +190,15 @@ KUBECTL = """#!/bin/sh
 echo "$@" >> "$TOLD"
 case "$*" in
   *--dry-run=server*) [ -z "$REFUSES" ] || { echo "error: $REFUSES" >&2; exit 1; } ;;
-  create*) [ -z "$FAILS" ] || { echo configmap/it created; echo "$FAILS" >&2; exit 1; } ;;
+  create*)
+    echo configmap/it created
+    [ -z "$SLOW" ] || sleep "$SLOW"
+    [ -z "$FAILS" ] || { echo "$FAILS" >&2; exit 1; } ;;
+  config*current-context) [ -z "$CONTEXT" ] || { echo "$CONTEXT"; exit 0; }; exit 1 ;;
+  config*) echo lab ;;
+  delete*) [ -z "$KEEPS" ] || { echo "error: $KEEPS" >&2; exit 1; } ;;
+  get*pods*) cat "$PODS" ;;
+  logs*) cat "$LOGS" ;;
   get*) cat "$STATE" ;;
 esac
 """
@@ -191,9 +210,17 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     programs.mkdir()
     (programs / "kubectl").write_text(KUBECTL)
     (programs / "kubectl").chmod(0o755)
-    (tmp_path / "state").write_text("")
-    path = f"{programs}:{os.environ['PATH']}"
-    return {"PATH": path, "TOLD": str(tmp_path / "told"), "STATE": str(tmp_path / "state"), "REFUSES": "", "FAILS": ""}
+    files = {name: str(tmp_path / name.lower()) for name in ("TOLD", "STATE", "PODS", "LOGS")}
+    for path in files.values():
+        Path(path).touch()
+    unset = dict.fromkeys(("REFUSES", "FAILS", "SLOW", "CONTEXT", "KEEPS"), "")
+    return {"PATH": f"{programs}:{os.environ['PATH']}", **files, **unset}
+
+
+def told(cluster: dict[str, str]) -> list[str]:
+    """What kubectl was told to make or to delete."""
+    lines = Path(cluster["TOLD"]).read_text().splitlines()
+    return [line for line in lines if line.startswith(("create", "delete"))]
 
 
 def test_what_is_shown_is_what_is_created(cluster: dict[str, str], tmp_path: Path) -> None:
@@ -205,7 +232,7 @@ def test_what_is_shown_is_what_is_created(cluster: dict[str, str], tmp_path: Pat
     manifest = tmp_path / "runs" / "it" / "kubernetes" / "manifest.yaml"
     assert manifest.read_text().strip() in shown.stdout
     create = f"create --filename={manifest}"
-    assert Path(cluster["TOLD"]).read_text().splitlines() == [f"{create} --dry-run=server", create]
+    assert told(cluster) == [f"{create} --dry-run=server", create]
     assert shown.stdout.endswith(f"kubectl {create} --dry-run=server && kubectl {create}\n")
 
     (tmp_path / "state").write_text('{"spec": {"parallelism": 2}, "status": {"ready": 1}}')
@@ -219,13 +246,109 @@ def test_what_is_shown_is_what_is_created(cluster: dict[str, str], tmp_path: Pat
     (tmp_path / "state").write_text("{}")
     Path(cluster["TOLD"]).unlink()
     assert launcher("cancel", "it-2", *runs, env=cluster).returncode == 0
-    assert f"delete jobs.batch --selector={LABEL}=it-2 --wait --cascade=foreground" in Path(cluster["TOLD"]).read_text()
+    selected = f"--selector={LABEL}=it-2,{RUN_LABEL}={KubernetesNames.of(tmp_path / 'runs' / 'it', 2).run}"
+    assert told(cluster)[0] == f"delete jobs.batch {selected} --wait --cascade=foreground"
+
+
+def test_a_job_that_has_ended_leaves_nothing_once_it_is_cancelled(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Its configuration and its service would stay for ever: nothing owns them."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
+    Path(cluster["STATE"]).write_text('{"status": {"conditions": [{"type": "Complete", "status": "True"}]}}')
+    assert launcher("cancel", "it", *runs, env=cluster).returncode == 0
+    mark = KubernetesNames.of(tmp_path / "runs" / "it", 1).run
+    assert told(cluster)[-1] == f"delete jobs.batch,configmaps,services --selector={RUN_LABEL}={mark}"
+
+
+def test_the_cluster_of_a_job_is_asked_for_it(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Whatever kubectl's context is by then; context names hold slashes and colons."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    there = "arn:aws:eks:eu:1/big"
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env={**cluster, "CONTEXT": there}).returncode == 0
+    Path(cluster["TOLD"]).write_text("")
+    launcher("status", "it", *runs, env={**cluster, "CONTEXT": "another"})
+    launcher("logs", "it", *runs, env={**cluster, "CONTEXT": "another"})
+    Path(cluster["STATE"]).write_text("{}")
+    launcher("cancel", "it", *runs, env={**cluster, "CONTEXT": "another"})
+    lines = Path(cluster["TOLD"]).read_text().splitlines()
+    assert len(lines) > 4
+    assert all(f" --context={there} --namespace=lab" in line for line in lines), lines
+
+
+def test_a_job_of_that_name_of_another_run_is_not_meant(cluster: dict[str, str], tmp_path: Path) -> None:
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
+    Path(cluster["STATE"]).write_text(f'{{"metadata": {{"labels": {{"{RUN_LABEL}": "another"}}}}}}')
+    assert "job: it, which Kubernetes knows no more" in launcher("status", "it", *runs, env=cluster).stdout
+
+
+def test_what_is_interrupted_leaves_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
+    """And where it cannot be deleted, what it is called stays, so that it can be later."""
+    runs, mark = tmp_path / "new" / "runs", KubernetesNames.of(tmp_path / "new" / "runs" / "it", 1).run
+    for keeps in ("", "the server is gone"):
+        Path(cluster["TOLD"]).write_text("")
+        command = [sys.executable, "-m", "launcher", *SUBMIT, *ON_CPU, "--runs", str(runs)]
+        env = clean_environment(**{**cluster, "SLOW": "30", "KEEPS": keeps})
+        with subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) as submitting:
+            wait_until(lambda: len(told(cluster)) == 2)
+            assert (runs / "it" / "kubernetes" / "job_id").exists()
+            submitting.send_signal(signal.SIGINT)
+            _, said = submitting.communicate(timeout=20)
+        selected = f"--selector={LABEL}=it,{RUN_LABEL}={mark}"
+        assert told(cluster)[-1] == f"delete jobs.batch,configmaps,services {selected} --ignore-not-found --wait=false"
+        if keeps:
+            assert submitting.returncode == 2
+            assert said.startswith("launcher: What was made may be left. kubectl delete refuses: error: the server is")
+            assert "job: it" in launcher("status", "it", "--runs", str(runs), env=cluster).stdout
+        else:
+            assert (submitting.returncode, said) == (130, "")
+            assert not (tmp_path / "new").exists()  # nor the folders that were made for it
+
+
+BEGUN = '{"items": [{"metadata": {"name": "it-0-a"}, "status": {"phase": "Running"}}%s]}'
+
+
+def test_logs_are_followed_until_the_job_has_ended(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Pods begin late, and others take their place; whatever was printed is shown once."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
+    state, pods, logs = (Path(cluster[name]) for name in ("STATE", "PODS", "LOGS"))
+    state.write_text("{}")
+    pods.write_text('{"items": [{"metadata": {"name": "it-0-a"}, "status": {"phase": "Pending"}}]}')
+    command = [sys.executable, "-u", "-m", "launcher", "logs", "-f", "it", *runs]
+    with subprocess.Popen(command, env=clean_environment(**cluster), cwd=ROOT, stdout=subprocess.PIPE, text=True) as it:
+        assert it.stdout
+        time.sleep(3)
+        assert it.poll() is None
+        first = "[pod/it-0-a/node] 2026-01-01T00:00:00.1Z one\n[pod/it-0-a/node] 2026-01-01T00:00:00.1Z one\n"
+        logs.write_text(f'{first}error: container "node" in pod "it-1-a" is waiting to start: ContainerCreating\n')
+        pods.write_text(BEGUN % "")
+        assert [it.stdout.readline() for _ in range(2)] == ["[pod/it-0-a/node] one\n"] * 2
+        second = "[pod/it-0-a/node] 2026-01-01T00:00:00.12Z bar 1\rbar 2\n[pod/it-0-b/node] 2026-01-01T00:01:00Z 2\n"
+        logs.write_text(first + second)
+        assert [it.stdout.readline() for _ in range(2)] == ["[pod/it-0-a/node] bar 1\n", "bar 2\n"]
+        assert it.stdout.readline() == "[pod/it-0-b/node] 2\n"
+        state.write_text('{"status": {"conditions": [{"type": "Complete", "status": "True"}]}}')
+        assert (it.communicate(timeout=30)[0], it.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("answer", ["", "no JSON", "\xff\xfe", "{}", "[]", "null", "[1]", "1"])
+def test_an_answer_that_is_none_is_one_sentence(answer: str, cluster: dict[str, str], tmp_path: Path) -> None:
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
+    for name in ("STATE", "PODS", "LOGS"):
+        Path(cluster[name]).write_bytes(answer.encode("latin-1"))
+    for command in (("status", "it"), ("logs", "it"), ("cancel", "it")):
+        done = launcher(*command, *runs, env=cluster)
+        assert done.returncode in (0, 2)
+        assert len(done.stderr.splitlines()) <= 1, done.stderr
+        assert done.returncode == 0 or "launcher: " in done.stderr or "does not answer" in done.stdout
 
 
 def test_what_the_server_refuses_leaves_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
     done = launcher(*SUBMIT, *ON_CPU, "--runs", str(tmp_path / "runs"), env={**cluster, "REFUSES": "no such queue"})
     assert (done.returncode, done.stderr) == (2, "launcher: kubectl create refuses: error: no such queue.\n")
-    assert len(Path(cluster["TOLD"]).read_text().splitlines()) == 1  # nothing was created
+    assert len(told(cluster)) == 1  # nothing was created
     assert not (tmp_path / "runs" / "it").exists()
 
 
@@ -236,8 +359,7 @@ def test_what_was_made_before_a_refusal_is_deleted(cluster: dict[str, str], tmp_
     settings = (*ON_CPU, "launch.kubernetes.namespace=lab")
     done = launcher(*SUBMIT, *settings, "--runs", str(tmp_path / "runs"), env={**cluster, "FAILS": fails})
     assert (done.returncode, done.stderr) == (2, "launcher: kubectl create refuses: error: full.\n")
-    deleted = Path(cluster["TOLD"]).read_text().splitlines()[-1]
-    assert deleted == "delete configmap/it --namespace=lab --ignore-not-found"
+    assert told(cluster)[-1] == "delete configmap/it --namespace=lab --ignore-not-found"
     assert not (tmp_path / "runs" / "it").exists()
 
 
