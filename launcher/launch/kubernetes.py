@@ -11,14 +11,14 @@ import yaml
 
 from launcher.errors import ExitCode
 from launcher.launch.elsewhere import as_planned
-from launcher.launch.kubernetes_pod import KubernetesNames, pod_spec, trainer
+from launcher.launch.kubernetes_pod import JOB_LABEL, KubernetesNames, pod_spec, trainer
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
 from launcher.recipe.schema import Recipe
 from launcher.rundir.layout import RunDirectory
 
-LABEL = "launcher.run/name"
+LABEL = JOB_LABEL
 RUN_LABEL = "launcher.run/run"  # the same for all jobs of a run, and for those of no other
 # What `kubectl` calls each kind, which need not be the only one of that name.
 RESOURCES: dict[str, str] = {

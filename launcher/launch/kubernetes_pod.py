@@ -11,6 +11,7 @@ from typing import Any
 from launcher.launch.torchrun import RENDEZVOUS_PORT
 from launcher.plan.planner import Plan
 
+JOB_LABEL = "launcher.run/name"
 _LONGEST = 45  # characters of a job's name: its pods have names of 63 that begin with it
 _RANK = "NODE_RANK"
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
@@ -171,6 +172,9 @@ def _around(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
         around["imagePullSecrets"] = [{"name": name} for name in asked.pull_secrets]
     if asked.node_selector:
         around["nodeSelector"] = asked.node_selector
+    if plan.topology.nodes > 1:
+        others = {"labelSelector": {"matchLabels": {JOB_LABEL: names.job}}, "topologyKey": "kubernetes.io/hostname"}
+        around["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [others]}}
     if asked.tolerations:
         around["tolerations"] = list(asked.tolerations)
     around["volumes"] = [

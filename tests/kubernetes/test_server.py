@@ -339,7 +339,10 @@ def test_a_server_that_does_not_answer(it: Submitted, tmp_path: Path) -> None:
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
     nobody = it.folder / "nobody.kubeconfig"
     nobody.write_text(json.dumps(config))
-    for command in (("status", "it"), ("logs", "it"), ("logs", "-f", "it"), ("cancel", "it")):
+    status = it.launcher("status", "it", KUBECONFIG=str(nobody))
+    assert (status.returncode, status.stderr) == (2, "")
+    assert "job: it, Kubernetes does not answer: kubectl get refuses: The connection" in status.stdout
+    for command in (("logs", "it"), ("logs", "-f", "it"), ("cancel", "it")):
         done = it.launcher(*command, KUBECONFIG=str(nobody))
         assert (done.returncode, done.stdout) == (2, ""), command
         (sentence,) = done.stderr.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,16 @@ def test_no_value_of_a_secret_is_rendered(kind: str) -> None:
     assert CANARY not in shown.stdout + shown.stderr
 
 
+@pytest.mark.parametrize("kind", ["job", "jobset", "trainjob"])
+def test_each_machine_has_one_pod(kind: str) -> None:
+    of_kind = f"launch.kubernetes.kind={kind}"
+    (term,) = _pod(job_of((*ON_CPU, of_kind)).manifests[-1])["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert term == {"labelSelector": {"matchLabels": {LABEL: "it"}}, "topologyKey": "kubernetes.io/hostname"}
+    assert "affinity" not in _pod(job_of((*ON_CPU, of_kind, "launch.nodes=1")).manifests[-1])
+
+
 def test_names_are_what_kubernetes_takes() -> None:
     for run_id, number, name in (
         ("mine", 1, "mine"),
@@ -169,6 +180,35 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         (*ON_CPU, "launch.kubernetes.env={MY_PASSWORD: hi}"),
         "launch.kubernetes.env.MY_PASSWORD: is a secret, and the manifest is shown and kept.",
     ),
+    "ray": (
+        (*ON_CPU, "launch.method=ray"),
+        "launch.method: ray would look for a Ray cluster in each pod, and Kubernetes places the ranks here. "
+        "Set launch.method=torchrun, or hand it to a Ray cluster by --to ray.",
+    ),
+    "runs over the recipe": (
+        (*ON_CPU, "launch.kubernetes.runs_path=/recipe/"),
+        "launch.kubernetes.runs_path: /recipe is where the recipe is. Choose another path.",
+    ),
+    "no shared memory": (
+        (*ON_CPU, "launch.kubernetes.volumes=[{claim: data, path: /dev/shm}]"),
+        "launch.kubernetes.volumes: /dev/shm is where the shared memory is. Choose another path.",
+    ),
+    "no label": (
+        (*ON_CPU, "launch.kubernetes.labels={two words: x}"),
+        "launch.kubernetes.labels: 'two words' is no key of a label. Use up to 63 letters",
+    ),
+    "no value of a label": (
+        (*ON_CPU, "launch.kubernetes.node_selector={gpu: -h100}"),
+        "launch.kubernetes.node_selector.gpu: '-h100' is no value of a label. Use up to 63 letters",
+    ),
+    "no toleration": (
+        (*ON_CPU, "launch.kubernetes.tolerations=[{keys: gpu}]"),
+        "launch.kubernetes.tolerations: 'keys' is no part of a toleration. They are key, operator, value, effect",
+    ),
+    "a toleration of all": (
+        (*ON_CPU, "launch.kubernetes.tolerations=[{value: x}]"),
+        "launch.kubernetes.tolerations: a toleration without a key is one of every taint. Name a key, or write",
+    ),
     "twice": (
         (*ON_CPU, "launch.kubernetes.volumes=[{claim: data, path: /runs}]"),
         "launch.kubernetes.volumes: two volumes are mounted at /runs. Choose another path.",
@@ -183,6 +223,22 @@ def test_a_recipe_that_cannot_run_there_is_refused(name: str, tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_code_beside_the_folder_of_the_recipe_is_refused(tmp_path: Path) -> None:
+    """It would be named by its path on this machine, and the pods would not find it."""
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    own.mkdir()
+    shutil.copytree(DIGITS.parent, shared)
+    loop = (ROOT / "recipes" / "plain_loop" / "recipe.yaml").read_text().replace("train.py", "../shared/task.py")
+    for name, text, key in (
+        ("task.yaml", DIGITS.read_text().replace("task.py", "../shared/task.py"), "task.entry"),
+        ("script.yaml", loop, "script.path"),
+    ):
+        (own / name).write_text(text)
+        done = launcher("submit", str(own / name), *ON_CPU, "--to", "kubernetes", "--run-id", "it", "--dry-run")
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert f"{key}: {own}/../shared/task.py is not below {own}." in done.stderr
 
 
 # Stands for kubectl where no cluster is: writes down what it is told, and says what a test wants.
@@ -273,6 +329,19 @@ def test_the_cluster_of_a_job_is_asked_for_it(cluster: dict[str, str], tmp_path:
     lines = Path(cluster["TOLD"]).read_text().splitlines()
     assert len(lines) > 4
     assert all(f" --context={there} --namespace=lab" in line for line in lines), lines
+
+
+def test_an_engine_that_is_down_hides_no_other_run(cluster: dict[str, str], tmp_path: Path) -> None:
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
+    slurm = tmp_path / "runs" / "later" / "slurm"
+    slurm.mkdir(parents=True)
+    (slurm / "job_id").write_text("12\n")
+    done = launcher("status", *runs, env={"PATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (2, "")
+    ours, slurms = [line for line in done.stdout.splitlines() if line.startswith("job: ")]
+    assert ours.startswith("job: it, Kubernetes does not answer: kubectl is not installed here, and it is what")
+    assert slurms.startswith("job: 12, Slurm does not answer: Slurm is not installed here: there is no squeue.")
 
 
 def test_a_job_of_that_name_of_another_run_is_not_meant(cluster: dict[str, str], tmp_path: Path) -> None:
