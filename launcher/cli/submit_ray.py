@@ -21,7 +21,7 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
     return read_request(recipe, [*overrides, "launch.method=ray"])
 
 
-def job(request: Request, run: RunDirectory) -> Submission:
+def job(request: Request, run: RunDirectory, *, resume: bool = False) -> Submission:
     """The job of a run, which a dry run prints."""
     return ray_job(request.plan, run)
 

@@ -49,7 +49,9 @@ class KubernetesJob(Submission):
         return "\n".join([*before, f"{shlex.join(self.check)} && {last}"])
 
 
-def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: int = 1) -> KubernetesJob:
+def kubernetes_job(
+    plan: Plan, run: RunDirectory, recipe_folder: Path, number: int = 1, *, resume: bool = False
+) -> KubernetesJob:
     """The job that runs a plan, on as many machines as it has, by `launcher run` on each.
 
     Args:
@@ -57,9 +59,10 @@ def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: i
         run: the directory of the run, of which the cluster has one of the same name.
         recipe_folder: where the recipe lies here, absolute.
         number: how often the run has been submitted, this time included.
+        resume: whether it may go on with a run that the cluster has already.
     """
     asked = plan.recipe.launch.kubernetes
-    names = KubernetesNames.of(run.path, number)
+    names = KubernetesNames.of(run.path, number, resume=resume)
     recipe = _for_the_cluster(as_planned(plan), recipe_folder)
     build = {"job": _job, "jobset": _jobset, "trainjob": _trainjob}[asked.kind]
     metadata = {"name": names.job, "labels": labels_of(plan, names)}

@@ -14,6 +14,8 @@ from launcher.plan.planner import Plan
 JOB_LABEL = "launcher.run/name"
 _LONGEST = 45  # characters of a job's name: its pods have names of 63 that begin with it
 _RANK = "NODE_RANK"
+_JOB = "JOB_UID"  # the same for a pod and the one that takes its place
+_OF_JOB = "metadata.labels['batch.kubernetes.io/controller-uid']"
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _RECIPE = "/recipe"  # where the recipe is mounted
 _NODE = "node"  # what Kubeflow's runtimes call the job and the container that train
@@ -27,21 +29,24 @@ class KubernetesNames:
         job: the job, and all that belongs to it.
         run_id: the run.
         run: what tells the run from others of the same name, such as those in other folders.
+        resume: whether it may go on with a run that another job has begun.
         replicated: the job in a JobSet.
     """
 
     job: str
     run_id: str
     run: str
+    resume: bool = False
     replicated: str = _NODE
 
     @staticmethod
-    def of(run: Path, number: int) -> KubernetesNames:
+    def of(run: Path, number: int, *, resume: bool = False) -> KubernetesNames:
         """Those of a run. What had to be changed for Kubernetes could be the name of another run as well.
 
         Args:
             run: its directory, absolute.
             number: how often it has been submitted, this time included.
+            resume: whether the job may go on with a run that another one has begun.
         """
         mark = sha256(str(run).encode()).hexdigest()[:8]
         again = f"-{number}" if number > 1 else ""
@@ -49,7 +54,7 @@ class KubernetesNames:
         plain = plain if plain[:1].isalpha() else f"run-{plain}"
         if plain != run.name or len(plain) > _LONGEST - len(again):
             again = f"-{mark}{again}"
-        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run.name, mark)
+        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run.name, mark, resume)
 
     def first_host(self, kind: str) -> str:
         """What the pod of the first machine is called by the others."""
@@ -114,10 +119,12 @@ def trainer(plan: Plan, names: KubernetesNames, labels: dict[str, str]) -> dict[
 
 
 def _arguments(plan: Plan, names: KubernetesNames, place: list[str]) -> list[str]:
-    """Those of `launcher run`. What is started again goes on with the run."""
+    """Those of `launcher run`. What is started again goes on with the run, which need not be there any more here."""
     runs = plan.recipe.launch.kubernetes.runs_path
     run = ["run", f"{_RECIPE}/recipe.yaml", f"--runs={runs}", f"--run-id={names.run_id}", "--resume=auto"]
-    return [*run, *place]
+    # The runtime of a TrainJob may make its jobs anew, which are called otherwise then.
+    anything = names.resume or plan.recipe.launch.kubernetes.kind == "trainjob"
+    return [*run, *([] if anything else [f"--job=$({_JOB})"]), *place]
 
 
 def _environment(plan: Plan) -> list[dict[str, Any]]:
@@ -128,7 +135,7 @@ def _environment(plan: Plan) -> list[dict[str, Any]]:
         {"name": name, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}
         for name, source in asked.secrets.items()
     ]
-    return [*plain, *secret]
+    return [*plain, *secret, {"name": _JOB, "valueFrom": {"fieldRef": {"fieldPath": _OF_JOB}}}]
 
 
 def _resources(plan: Plan) -> dict[str, Any]:

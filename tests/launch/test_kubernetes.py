@@ -18,9 +18,12 @@ import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
 
+from launcher.cli.run_here import RunChoice
 from launcher.launch.kubernetes import LABEL, RUN_LABEL
 from launcher.launch.kubernetes_pod import KubernetesNames
 from launcher.recipe.load import load_recipe
+from launcher.rundir.layout import RunDirectory
+from launcher.runners.new_run import begin_new
 from tests.launch.kubernetes_jobs import DIGITS, JOBS, NEEDED, ON_CPU, ON_GPUS, job_of, job_text
 from tests.processes import ROOT, clean_environment, launcher, wait_until
 from tests.recipes.golden import GOLDEN
@@ -223,6 +226,25 @@ def test_a_recipe_that_cannot_run_there_is_refused(name: str, tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["job", "jobset"])
+def test_only_a_job_that_may_resumes_what_another_has_begun(kind: str) -> None:
+    settings = (*ON_CPU, f"launch.kubernetes.kind={kind}", "--dry-run")
+    assert "--job=$(JOB_UID)" in launcher(*SUBMIT, *settings).stdout
+    assert "--job=" not in launcher(*SUBMIT, *settings, "--resume", "auto").stdout
+
+
+def test_a_job_goes_on_with_its_own_run_alone(tmp_path: Path) -> None:
+    """Its pods are told --resume=auto, but a run of the same id may be on the volume that is another one."""
+    run = RunDirectory(tmp_path)
+    begin_new(run, "mine")
+    run.status.write_text("{}")
+    for job, goes_on in (("mine", True), ("other", False), (None, True)):
+        assert RunChoice(tmp_path.parent, tmp_path.name, resume=True, job=job).goes_on(run) is goes_on
+    assert not RunChoice(tmp_path.parent, tmp_path.name, job="mine").goes_on(run)
+    run.begun_by.unlink()
+    assert not RunChoice(tmp_path.parent, tmp_path.name, resume=True, job="mine").goes_on(run)
 
 
 def test_code_beside_the_folder_of_the_recipe_is_refused(tmp_path: Path) -> None:
