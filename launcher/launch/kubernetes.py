@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,8 +176,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# Texts that are something else to kubectl, though not to the library that writes them.
+_ELSE = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|0o?[0-7_]+|[yYnN]")
+
+
 def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else "'" if _ELSE.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _block)

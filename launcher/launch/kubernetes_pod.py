@@ -48,7 +48,7 @@ class KubernetesNames:
             number: how often it has been submitted, this time included.
             resume: whether the job may go on with a run that another one has begun.
         """
-        mark = sha256(str(run).encode()).hexdigest()[:8]
+        mark = f"r{sha256(str(run).encode()).hexdigest()[:8]}"
         again = f"-{number}" if number > 1 else ""
         plain = re.sub(r"[^a-z0-9-]+", "-", run.name.lower()).strip("-")
         plain = plain if plain[:1].isalpha() else f"run-{plain}"

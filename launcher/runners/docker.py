@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from signal import Signals as Signal
 
 from launcher.errors import ExitCode, LauncherError
-from launcher.launch.docker import HostUser
+from launcher.launch.docker import LABEL, HostUser
 from launcher.launch.submission import Submission
 from launcher.linux import stop_with_parent
 from launcher.rundir.layout import RunDirectory, write_atomically
@@ -23,6 +24,7 @@ _ANSWER = 60.0  # seconds that a command may take which waits for nothing
 _NOTHING_STARTED = (125, 126, 127)  # exit codes of `docker run` itself
 _BY_SIGNAL = 128  # what is added to the number of the signal that has ended a process
 _TICK = 0.1
+_ID = re.compile(r"[0-9a-f]{12,64}")
 
 
 class DockerError(ProgramError):
@@ -147,12 +149,26 @@ def submit(job: Submission, run: RunDirectory) -> Container:
     """
     before = Container.of(run)
     write_files(job)
-    name = _DOCKER.ask(job.argv, _id_in, patience=None)  # an image that is not here is fetched first
-    write_atomically(run.docker_job, f"{name}\n", lasting=True)
+    there = _containers(run)
+    try:
+        name = _DOCKER.ask(job.argv, _id_in, patience=None)  # an image that is not here is fetched first
+        write_atomically(run.docker_job, f"{name}\n", lasting=True)
+    except BaseException:
+        if there is not None and (made := (_containers(run) or set()) - there):
+            with suppress(DockerError):
+                call(["docker", "rm", "--force", *made])
+        raise
     if before is not None:
         with suppress(DockerError):
             call(["docker", "rm", before.number])
     return Container(name)
+
+
+def _containers(run: RunDirectory) -> set[str] | None:
+    """The containers that Docker has of a run; None where it does not say."""
+    with suppress(DockerError):
+        return set(call(["docker", "ps", "--all", "--quiet", f"--filter=label={LABEL}={run.path}"]).split())
+    return None
 
 
 def write_files(job: Submission) -> None:
@@ -223,6 +239,6 @@ def _state_in(said: str) -> ContainerState:
 def _id_in(said: str) -> str:
     """What Docker calls a container that it has started, as short as it shows it."""
     name = said.split()[-1]
-    if not name.isalnum():
+    if not _ID.fullmatch(name):
         raise ValueError(name)
     return name[:12]
