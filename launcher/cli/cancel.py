@@ -15,7 +15,10 @@ def cancel(
     runs: RunsOption = Path("runs"),
     now: Annotated[bool, typer.Option("--now", help="Do not wait for an update and a checkpoint.")] = False,
 ) -> None:
-    """End the job of a run: at its next update, with a checkpoint, and it is not queued again."""
+    """End the job of a run: at its next update, with a checkpoint, and it is not queued again.
+
+    Of one that has ended, what Kubernetes still has is deleted.
+    """
     from launcher.cli.run_here import shown_path
     from launcher.rundir.status import RunStatus
     from launcher.runners.jobs import clear_away, job_of, job_run
