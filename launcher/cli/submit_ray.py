@@ -23,7 +23,7 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
 
 def job(request: Request, run: RunDirectory, *, resume: bool = False) -> Submission:
     """The job of a run, which a dry run prints."""
-    return ray_job(request.plan, run)
+    return ray_job(request.plan, run, ray.fresh_number())
 
 
 def send(request: Request, submission: Submission, run: RunDirectory) -> ray.Job:

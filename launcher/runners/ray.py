@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from secrets import token_hex
 
 from launcher.errors import Mistake, RequestError
 from launcher.launch.submission import Submission
@@ -13,6 +14,7 @@ from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.program import Program, ProgramError, text_of
 
 _ID = re.compile(r"\braysubmit_\w+")
+_NAMED = "--submission-id="
 # Ray tells it in sentences; what runs still or waits, by its own word.
 _TOLD = re.compile(r"Job '[^']+' (succeeded|was stopped|failed)\b|Status for job '[^']+': (?:JobStatus\.)?(\w+)")
 _WORDS = {"succeeded": "SUCCEEDED", "was stopped": "STOPPED", "failed": "FAILED"}
@@ -79,6 +81,22 @@ class Job:
             return None
         return Job(number, address) if _ID.fullmatch(number) else None
 
+    def keep(self, run: RunDirectory) -> None:
+        """Keep what it is called in the directory of its run."""
+        write_atomically(run.ray_job, f"{self.number} {self.address}".strip() + "\n", lasting=True)
+
+    def is_stopped(self, refused: bool) -> bool:
+        """Stop it where Ray has it though its submission has failed; whether it may have it.
+
+        Args:
+            refused: whether Ray has said that it does not take it.
+        """
+        try:
+            call(self._command("stop", "--no-wait"))
+        except RayError as error:
+            return not refused and "does not exist" not in str(error)
+        return True
+
     def state(self) -> JobState | None:
         """What Ray says of it now; None where it has forgotten it.
 
@@ -142,13 +160,22 @@ def submit(job: Submission, run: RunDirectory, address: str | None) -> Job:
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    answer = call(job.argv)
-    found = _ID.search(answer)
-    if found is None:
-        raise RayError(f"ray job submit has answered {answer.strip()!r}, which names no job.")
-    kept = Job(found[0], address or "")
-    write_atomically(run.ray_job, f"{kept.number} {kept.address}".strip() + "\n", lasting=True)
+    (number,) = (word.removeprefix(_NAMED) for word in job.argv if word.startswith(_NAMED))
+    before, kept = Job.of(run), Job(number, address or "")
+    kept.keep(run)  # before it is there: whatever becomes of this process, it can be asked for and ended
+    try:
+        call(job.argv)
+    except BaseException as error:
+        refused = isinstance(error, RayError) and error.printed is not None
+        if not kept.is_stopped(refused):
+            before.keep(run) if before else run.ray_job.unlink()
+        raise
     return kept
+
+
+def fresh_number() -> str:
+    """What Ray can call a job, as it would choose it itself."""
+    return f"raysubmit_{token_hex(8)}"
 
 
 def call(command: Sequence[str]) -> str:

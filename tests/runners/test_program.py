@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,6 @@ def test_an_answer_that_is_none_is_the_engines_error(answer: bytes, said: Path, 
         docker.Container("abc").state()
     with pytest.raises(ray.RayError):
         ray.Job("raysubmit_1").state()
-    with pytest.raises(ray.RayError):
-        ray.submit(Submission(("ray", "job", "submit"), {}), run, None)
     with pytest.raises(docker.DockerError):
         docker.submit(job, run)
     if answer != b"1":
@@ -87,6 +86,37 @@ def test_a_container_that_was_interrupted_is_removed(tmp_path: Path) -> None:
         assert submitting.wait(20) == 130
     assert told.read_text().splitlines()[-1] == "rm --force made"
     assert not (tmp_path / "new").exists()
+
+
+# Has taken a job, or says so only later; and has it when it is told to stop it, or does not.
+RAY = """#!/bin/sh
+echo "$@" >> "$TOLD"
+case "$2" in
+  submit) sleep "$SLOW"; exit 1 ;;
+  stop) [ -z "$HAS" ] || exit 0; echo "RuntimeError: Job does not exist" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("has", ["", "yes"])
+@pytest.mark.parametrize("slow", ["0", "30"])
+def test_a_job_of_ray_is_on_record_while_ray_may_have_it(
+    slow: str, has: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, told = tmp_path / "programs", tmp_path / "told"
+    programs.mkdir()
+    (programs / "ray").write_text(RAY)
+    (programs / "ray").chmod(0o755)
+    for name, value in (("PATH", f"{programs}:{os.environ['PATH']}"), ("TOLD", told), ("SLOW", slow), ("HAS", has)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(sys, "executable", str(programs / "python3"))
+    monkeypatch.setattr(ray, "_RAY", replace(ray._RAY, patience=2.0))
+    run = RunDirectory(tmp_path / "it")
+    (run.path / "ray").mkdir(parents=True)
+    with pytest.raises(ray.RayError):
+        ray.submit(Submission(("ray", "job", "submit", "--submission-id=raysubmit_1"), {}), run, "http://head:1")
+    assert told.read_text().splitlines()[-1] == "job stop --address=http://head:1 --no-wait raysubmit_1"
+    assert ray.Job.of(run) == (ray.Job("raysubmit_1", "http://head:1") if has else None)
 
 
 def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
