@@ -37,6 +37,7 @@ def run(
     rendezvous: Annotated[
         str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Machine 0, and a port there that is free.")
     ] = None,
+    job: Annotated[str, typer.Option("--job", hidden=True, help="Go on with a run of this job alone.")] = "",
     inside: Annotated[
         tuple[Inside, str] | None,
         typer.Option("--in", metavar="docker IMAGE", help="Run it in a container of an image that has the launcher."),
@@ -81,7 +82,8 @@ def run(
     from launcher.cli.run_elastic import run_elastic
     from launcher.cli.run_placed import run_placed
 
-    choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient=place is not None and not place.by_hand)
+    patient = place is not None and not place.by_hand
+    choice = RunChoice(runs, run_id, resume is Resume.AUTO, fork, patient, job or None)
     if place is not None and place.nodes > 1:
         raise typer.Exit(run_placed(request, choice, place))
     start = run_elastic if request.plan.recipe.launch.elastic else run_here

@@ -136,13 +136,13 @@ class Launcher:
         begun = has_begun(run)
         if begun and not taken_over:
             settle_fork(run)
-        resumed = taken_over or (self._choice.resume and begun)
+        resumed = taken_over or (begun and self._choice.goes_on(run))
         fork = self._choice.fork
         if resumed and is_done(run) and (taken_over or not has_changed(run, plan, fork=fork)):
             say(f"done: {shown_path(run.path)} has gone to its end")
             return Ended(Outcome(RunStatus("done", exit_code=ExitCode.DONE)), plan)
         if not resumed:
-            begin_new(run)
+            begin_new(run, self._choice.job)
         if taken_over and self._signals.received:
             return self._left(plan)
         for warning in plan.warnings:

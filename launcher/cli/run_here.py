@@ -26,7 +26,7 @@ from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.runners.fork import kept_unless_begun, settle_fork
-from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun
+from launcher.runners.new_run import begin_new, create_run_directory, fresh_id, has_begun, was_begun_by
 from launcher.runners.outcome import Outcome, cut_short, not_begun
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import (
@@ -53,6 +53,7 @@ class RunChoice:
         resume: go on with the run of that id, or with the newest of the recipe that is not done, if there is one.
         fork: go on also if the recipe has changed.
         patient: whether a second signal is to change nothing.
+        job: what the job is called that may go on with a run that it has begun itself, and with no other.
     """
 
     runs: Path
@@ -60,6 +61,11 @@ class RunChoice:
     resume: bool = False
     fork: bool = False
     patient: bool = False
+    job: str | None = None
+
+    def goes_on(self, run: RunDirectory) -> bool:
+        """Whether the command is to go on with a run that has begun."""
+        return self.resume and was_begun_by(run, self.job)
 
 
 def run_here(request: Request, choice: RunChoice) -> int:
@@ -82,12 +88,12 @@ def run_here(request: Request, choice: RunChoice) -> int:
         begun = has_begun(run)
         if begun:
             settle_fork(run)
-        resumed = choice.resume and begun
+        resumed = begun and choice.goes_on(run)
         if resumed and is_done(run) and not has_changed(run, plan, fork=choice.fork):
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
         if not resumed:
-            begin_new(run)
+            begin_new(run, choice.job)
         if resumed and not choice.fork:
             plan = with_history(plan, run)
         announce(console, plan, run)

@@ -16,15 +16,23 @@ def status(
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Show how a run stands, and its job."""
+    """Show how a run stands, and its job; exit code 2 where an engine did not answer."""
     from launcher.cli.run_here import shown_path
+    from launcher.errors import ExitCode, LauncherError
     from launcher.rundir.layout import RunDirectory
     from launcher.rundir.status import RunStatus
-    from launcher.runners.jobs import find_job, job_run, submitted_runs
+    from launcher.runners.jobs import SubmittedJob, find_job, job_run, submitted_runs
 
     found = [job_run(run, runs)] if run is not None else submitted_runs(runs)
-    jobs = [find_job(one) for one in found]
-    told = [job.state() if job else None for job in jobs]
+    silent = False
+
+    def asked(job: SubmittedJob) -> str:
+        nonlocal silent
+        try:
+            return f"{job.state() or f'which {job.engine} knows no more'}"
+        except LauncherError as error:
+            silent = True
+            return f"{job.engine} does not answer: {error}"
 
     def progress(one: RunDirectory, elsewhere: bool) -> str:
         status = RunStatus.read(one)
@@ -33,10 +41,13 @@ def status(
         text = f"{status.state} after update {status.update:,}, {status.samples_seen:,} samples"
         return text + (f" ({status.failure.exception})" if status.failure else "")
 
-    for one, job, state in zip(found, jobs, told, strict=True):
+    for one in found:
+        job = find_job(one)
         typer.echo(f"run: {shown_path(one.path)}")
-        typer.echo(f"state: {progress(one, job is not None and job.engine in ('Kubernetes', 'SkyPilot'))}")
-        known = job and f"job: {job.number}, {state or f'which {job.engine} knows no more'}"
-        typer.echo(known or "job: it was not submitted")
+        elsewhere = job is not None and job.engine in ("Kubernetes", "SkyPilot")
+        typer.echo(f"state: {progress(one, elsewhere)}")
+        typer.echo(f"job: {job.number}, {asked(job)}" if job else "job: it was not submitted")
     if not found:
         typer.echo(f"No run in {runs} was submitted.")
+    if silent:
+        raise typer.Exit(ExitCode.REQUEST)

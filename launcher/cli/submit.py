@@ -40,7 +40,8 @@ def submit(
     engine = import_module(f"launcher.cli.submit_{to.value}")
     request = engine.read(recipe, overrides or [], runs)
     choice = RunChoice(runs, run_id, resume is Resume.AUTO)
+    job = partial(engine.job, request, resume=choice.resume)
     if dry_run:
-        typer.echo(engine.job(request, chosen_run(request, choice)).as_shell())
+        typer.echo(job(chosen_run(request, choice)).as_shell())
         return
-    raise typer.Exit(submit_job(request, choice, partial(engine.job, request), partial(engine.send, request)))
+    raise typer.Exit(submit_job(request, choice, job, partial(engine.send, request)))

@@ -27,7 +27,7 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
     return request
 
 
-def job(request: Request, run: RunDirectory) -> Submission:
+def job(request: Request, run: RunDirectory, *, resume: bool = False) -> Submission:
     """The container of a run, which a dry run prints."""
     return container_of(request, run, None, resume=True, fork=False, detached=True)
 

@@ -28,9 +28,9 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
     return request
 
 
-def job(request: Request, run: RunDirectory) -> KubernetesJob:
+def job(request: Request, run: RunDirectory, *, resume: bool = False) -> KubernetesJob:
     """The job of a run, which a dry run prints."""
-    return kubernetes_job(request.plan, run, _folder(request), _times(run))
+    return kubernetes_job(request.plan, run, _folder(request), _times(run), resume=resume)
 
 
 def send(request: Request, submission: KubernetesJob, run: RunDirectory) -> ClusterJob:

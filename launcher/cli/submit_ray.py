@@ -21,9 +21,9 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
     return read_request(recipe, [*overrides, "launch.method=ray"])
 
 
-def job(request: Request, run: RunDirectory) -> Submission:
+def job(request: Request, run: RunDirectory, *, resume: bool = False) -> Submission:
     """The job of a run, which a dry run prints."""
-    return ray_job(request.plan, run)
+    return ray_job(request.plan, run, ray.fresh_number())
 
 
 def send(request: Request, submission: Submission, run: RunDirectory) -> ray.Job:

@@ -24,7 +24,7 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
     return request
 
 
-def job(request: Request, run: RunDirectory) -> Submission:
+def job(request: Request, run: RunDirectory, *, resume: bool = False) -> Submission:
     """The job of a run, which a dry run prints."""
     return slurm_job(request.plan, run)
 

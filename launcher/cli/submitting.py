@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
 from launcher.cli.run_here import RunChoice, announce, chosen_directory, shown_path
-from launcher.errors import ExitCode, LauncherError, RunDirectoryHeldError, RunDirectoryUnusableError
+from launcher.errors import ExitCode, RunDirectoryHeldError, RunDirectoryUnusableError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.jobs import SubmittedJob, find_job
@@ -49,8 +50,8 @@ def submit_job(
         request: the recipe with its plan for the machines of the engine.
         choice: which run it is.
         job_of: the job of a run.
-        send: hands a job to the engine, which may answer to its own commands alone (None); what it refuses leaves no
-            directory behind.
+        send: hands a job to the engine, which may answer to its own commands alone (None); what it refuses, or what is
+            interrupted, leaves no directory behind.
 
     Raises:
         RunDirectoryHeldError: the run has a job already.
@@ -58,27 +59,36 @@ def submit_job(
         RequestError: the recipe is not the one that the run was begun with.
         LauncherError: the engine is not there, or does not take the job.
     """
+    made = [folder for folder in (choice.runs, *choice.runs.parents) if not folder.exists()]
     run, console = chosen_directory(choice, request.plan.recipe.name), lasting_console(soft_wrap=True)
-    if _goes_on(run, request, resume=choice.resume) and is_done(run):
-        console.print(f"done: {shown_path(run.path)} has gone to its end")
-        return ExitCode.DONE
-    announce(console, request.plan, run)
-    submission = job_of(run)
+    before, submission = find_job(run), None
     try:
+        if _goes_on(run, request, resume=choice.resume) and is_done(run):
+            console.print(f"done: {shown_path(run.path)} has gone to its end")
+            return ExitCode.DONE
+        announce(console, request.plan, run)
+        submission = job_of(run)
         job = send(submission, run)
-    except LauncherError:
-        for path in submission.files:
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds a run, and stays
-            for folder in {path.parent for path in submission.files}:
-                folder.rmdir()
-            run.path.rmdir()
+    except BaseException:
+        if find_job(run) == before:  # else the engine may have it, and is asked by what is kept of it
+            _clear_away(run, submission, made)
         raise
     if job is None:
         return ExitCode.DONE
     number = job.number
     console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
     return ExitCode.DONE
+
+
+def _clear_away(run: RunDirectory, submission: Submission | None, made: Iterable[Path]) -> None:
+    """Remove what was written for a job that no engine has, and the folders in which nothing else is."""
+    files = submission.files if submission else {}
+    for path in files:
+        with suppress(OSError):
+            path.unlink()
+    for folder in (*{path.parent: None for path in files}, run.path, *made):
+        with suppress(OSError):  # it holds a run, and stays
+            folder.rmdir()
 
 
 def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:

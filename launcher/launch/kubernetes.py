@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ import yaml
 
 from launcher.errors import ExitCode
 from launcher.launch.elsewhere import as_planned
-from launcher.launch.kubernetes_pod import KubernetesNames, pod_spec, trainer
+from launcher.launch.kubernetes_pod import JOB_LABEL, KubernetesNames, pod_spec, trainer
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
 from launcher.recipe.schema import Recipe
 from launcher.rundir.layout import RunDirectory
 
-LABEL = "launcher.run/name"
+LABEL = JOB_LABEL
+RUN_LABEL = "launcher.run/run"  # the same for all jobs of a run, and for those of no other
 # What `kubectl` calls each kind, which need not be the only one of that name.
 RESOURCES: dict[str, str] = {
     "job": "jobs.batch",
@@ -48,7 +50,9 @@ class KubernetesJob(Submission):
         return "\n".join([*before, f"{shlex.join(self.check)} && {last}"])
 
 
-def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: int = 1) -> KubernetesJob:
+def kubernetes_job(
+    plan: Plan, run: RunDirectory, recipe_folder: Path, number: int = 1, *, resume: bool = False
+) -> KubernetesJob:
     """The job that runs a plan, on as many machines as it has, by `launcher run` on each.
 
     Args:
@@ -56,9 +60,10 @@ def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: i
         run: the directory of the run, of which the cluster has one of the same name.
         recipe_folder: where the recipe lies here, absolute.
         number: how often the run has been submitted, this time included.
+        resume: whether it may go on with a run that the cluster has already.
     """
     asked = plan.recipe.launch.kubernetes
-    names = KubernetesNames.of(run.path.name, number)
+    names = KubernetesNames.of(run.path, number, resume=resume)
     recipe = _for_the_cluster(as_planned(plan), recipe_folder)
     build = {"job": _job, "jobset": _jobset, "trainjob": _trainjob}[asked.kind]
     metadata = {"name": names.job, "labels": labels_of(plan, names)}
@@ -83,8 +88,8 @@ def kubernetes_job(plan: Plan, run: RunDirectory, recipe_folder: Path, number: i
 
 def labels_of(plan: Plan, names: KubernetesNames) -> dict[str, str]:
     """The labels of everything that is made for a job."""
-    own = {"app.kubernetes.io/name": "launcher", "app.kubernetes.io/managed-by": "launcher", LABEL: names.job}
-    return {**plan.recipe.launch.kubernetes.labels, **own}
+    own = {"app.kubernetes.io/name": "launcher", "app.kubernetes.io/managed-by": "launcher"}
+    return {**plan.recipe.launch.kubernetes.labels, **own, LABEL: names.job, RUN_LABEL: names.run}
 
 
 def _for_the_cluster(recipe: Recipe, folder: Path) -> Recipe:
@@ -171,8 +176,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# Texts that are something else to kubectl, though not to the library that writes them.
+_ELSE = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|0o?[0-7_]+|[yYnN]")
+
+
 def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else "'" if _ELSE.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def refuse_code(recipe: Recipe, recipe_folder: Path) -> None:
                     "Put its folder into the image or on a volume, and say where by launch.kubernetes.code",
                 )
             )
-        elif not Path(file).is_relative_to(recipe_folder):
+        elif not Path(os.path.normpath(file)).is_relative_to(recipe_folder):
             mistakes.append(
                 Mistake(
                     key, f"{file} is not below {recipe_folder}", "launch.kubernetes.code is the recipe's folder there"
@@ -74,6 +75,12 @@ def _hindrances(recipe: Recipe) -> Iterator[Mistake]:
             "launch.kubernetes.runs_claim",
             "is missing: without a volume the run and its checkpoints would be lost with its pods",
             "Name a PersistentVolumeClaim, which several machines must be able to write (ReadWriteMany)",
+        )
+    if launch.method == "ray":
+        yield Mistake(
+            "launch.method",
+            "ray would look for a Ray cluster in each pod, and Kubernetes places the ranks here",
+            "Set launch.method=torchrun, or hand it to a Ray cluster by --to ray",
         )
     if launch.elastic:
         yield Mistake(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from launcher.launch.torchrun import RENDEZVOUS_PORT
 from launcher.plan.planner import Plan
 
+JOB_LABEL = "launcher.run/name"
 _LONGEST = 45  # characters of a job's name: its pods have names of 63 that begin with it
 _RANK = "NODE_RANK"
+_JOB = "JOB_UID"  # the same for a pod and the one that takes its place
+_OF_JOB = "metadata.labels['batch.kubernetes.io/controller-uid']"
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _RECIPE = "/recipe"  # where the recipe is mounted
 _NODE = "node"  # what Kubeflow's runtimes call the job and the container that train
@@ -23,25 +28,33 @@ class KubernetesNames:
     Attributes:
         job: the job, and all that belongs to it.
         run_id: the run.
+        run: what tells the run from others of the same name, such as those in other folders.
+        resume: whether it may go on with a run that another job has begun.
         replicated: the job in a JobSet.
     """
 
     job: str
     run_id: str
+    run: str
+    resume: bool = False
     replicated: str = _NODE
 
     @staticmethod
-    def of(run_id: str, number: int) -> KubernetesNames:
-        """Those of a run.
+    def of(run: Path, number: int, *, resume: bool = False) -> KubernetesNames:
+        """Those of a run. What had to be changed for Kubernetes could be the name of another run as well.
 
         Args:
-            run_id: its id.
+            run: its directory, absolute.
             number: how often it has been submitted, this time included.
+            resume: whether the job may go on with a run that another one has begun.
         """
+        mark = f"r{sha256(str(run).encode()).hexdigest()[:8]}"
         again = f"-{number}" if number > 1 else ""
-        plain = re.sub(r"[^a-z0-9-]+", "-", run_id.lower()).strip("-")
+        plain = re.sub(r"[^a-z0-9-]+", "-", run.name.lower()).strip("-")
         plain = plain if plain[:1].isalpha() else f"run-{plain}"
-        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run_id)
+        if plain != run.name or len(plain) > _LONGEST - len(again):
+            again = f"-{mark}{again}"
+        return KubernetesNames(plain[: _LONGEST - len(again)].rstrip("-") + again, run.name, mark, resume)
 
     def first_host(self, kind: str) -> str:
         """What the pod of the first machine is called by the others."""
@@ -106,10 +119,12 @@ def trainer(plan: Plan, names: KubernetesNames, labels: dict[str, str]) -> dict[
 
 
 def _arguments(plan: Plan, names: KubernetesNames, place: list[str]) -> list[str]:
-    """Those of `launcher run`. What is started again goes on with the run."""
+    """Those of `launcher run`. What is started again goes on with the run, which need not be there any more here."""
     runs = plan.recipe.launch.kubernetes.runs_path
     run = ["run", f"{_RECIPE}/recipe.yaml", f"--runs={runs}", f"--run-id={names.run_id}", "--resume=auto"]
-    return [*run, *place]
+    # The runtime of a TrainJob may make its jobs anew, which are called otherwise then.
+    anything = names.resume or plan.recipe.launch.kubernetes.kind == "trainjob"
+    return [*run, *([] if anything else [f"--job=$({_JOB})"]), *place]
 
 
 def _environment(plan: Plan) -> list[dict[str, Any]]:
@@ -120,7 +135,7 @@ def _environment(plan: Plan) -> list[dict[str, Any]]:
         {"name": name, "valueFrom": {"secretKeyRef": {"name": source.name, "key": source.key}}}
         for name, source in asked.secrets.items()
     ]
-    return [*plain, *secret]
+    return [*plain, *secret, {"name": _JOB, "valueFrom": {"fieldRef": {"fieldPath": _OF_JOB}}}]
 
 
 def _resources(plan: Plan) -> dict[str, Any]:
@@ -164,6 +179,9 @@ def _around(plan: Plan, names: KubernetesNames) -> dict[str, Any]:
         around["imagePullSecrets"] = [{"name": name} for name in asked.pull_secrets]
     if asked.node_selector:
         around["nodeSelector"] = asked.node_selector
+    if plan.topology.nodes > 1:
+        others = {"labelSelector": {"matchLabels": {JOB_LABEL: names.job}}, "topologyKey": "kubernetes.io/hostname"}
+        around["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [others]}}
     if asked.tolerations:
         around["tolerations"] = list(asked.tolerations)
     around["volumes"] = [

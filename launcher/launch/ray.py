@@ -49,12 +49,13 @@ def ray_arguments(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def ray_job(plan: Plan, run: RunDirectory) -> Submission:
+def ray_job(plan: Plan, run: RunDirectory, number: str) -> Submission:
     """The job that runs a plan on a Ray cluster: `launcher run`, whose ranks Ray places.
 
     Args:
         plan: the plan, for machines as `ray_machine` describes them.
         run: the directory of the run, which all machines of the cluster share.
+        number: what Ray is to call it, and no other job.
     """
     launch = plan.recipe.launch
     # Ray kills a job three seconds after it has told it to stop, unless the job's environment says otherwise.
@@ -62,6 +63,7 @@ def ray_job(plan: Plan, run: RunDirectory) -> Submission:
     argv = (
         *("ray", "job", "submit", "--no-wait"),
         *([] if launch.ray.address is None else [f"--address={launch.ray.address}"]),
+        f"--submission-id={number}",
         f"--runtime-env-json={json.dumps(to_end)}",
         *("--", launch.ray.python, "-m", "launcher", "run", str(run.ray_recipe)),
         *("--runs", str(run.path.parent), "--run-id", run.path.name, "--resume", "auto"),

@@ -98,6 +98,11 @@ class RunDirectory:
         return self.path / ".run_id"
 
     @property
+    def begun_by(self) -> Path:
+        """The job that the run was begun by, where it was told what it is called."""
+        return self.path / ".begun_by"
+
+    @property
     def before_fork(self) -> Path:
         """Folder of what the run was begun with, until a fork of it has made an update."""
         return self.path / ".before_fork"

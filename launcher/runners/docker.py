@@ -5,29 +5,39 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from signal import Signals as Signal
 
 from launcher.errors import ExitCode, LauncherError
-from launcher.launch.docker import HostUser
+from launcher.launch.docker import LABEL, HostUser
 from launcher.launch.submission import Submission
 from launcher.linux import stop_with_parent
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.program import Program, ProgramError
 from launcher.runners.supervise import Signals
 
 _ANSWER = 60.0  # seconds that a command may take which waits for nothing
 _NOTHING_STARTED = (125, 126, 127)  # exit codes of `docker run` itself
 _BY_SIGNAL = 128  # what is added to the number of the signal that has ended a process
 _TICK = 0.1
+_ID = re.compile(r"[0-9a-f]{12,64}")
 
 
-class DockerError(LauncherError):
+class DockerError(ProgramError):
     """Docker is not there, or does not do what it was asked for."""
 
-    exit_code = ExitCode.REQUEST
+
+def _complaint(lines: list[str]) -> str:
+    return "; ".join(line for line in lines if "--help" not in line).removeprefix("docker: ")
+
+
+_DOCKER = Program(
+    DockerError, "Docker is not installed here: there is no docker.", patience=_ANSWER, complaint=_complaint
+)
 
 
 @dataclass(frozen=True)
@@ -79,14 +89,12 @@ class Container:
             DockerError: Docker does not answer.
         """
         try:
-            said = json.loads(call(["docker", "inspect", "--type=container", "--format={{json .State}}", self.number]))
+            asked = ["docker", "inspect", "--type=container", "--format={{json .State}}", self.number]
+            return _DOCKER.ask(asked, _state_in)
         except DockerError as error:
             if "o such container" not in str(error):
                 raise
             return None
-        if said["Status"] == "running":
-            return ContainerState("running", said.get("Health", {}).get("Status", ""))
-        return ContainerState(said["Status"], f"exit code {said['ExitCode']}" if said["Status"] == "exited" else "")
 
     def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
         """The lines that it has printed.
@@ -99,17 +107,7 @@ class Container:
             DockerError: Docker does not tell.
         """
         command = ["docker", "logs", *(["--follow"] if follow else []), self.number]
-        said = ""
-        with (
-            _installed(),
-            subprocess.Popen(
-                command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            ) as process,
-        ):
-            for said in process.stdout or ():
-                yield said.rstrip("\r\n")
-            if process.wait():
-                raise DockerError(f"docker logs has failed: {said.strip() or 'it says nothing'}")
+        yield from _DOCKER.lines(command)
 
     def end(self, *, now: bool, say: Callable[[str], None]) -> ContainerState | None:
         """End it and wait for that; what Docker says of it then.
@@ -151,12 +149,26 @@ def submit(job: Submission, run: RunDirectory) -> Container:
     """
     before = Container.of(run)
     write_files(job)
-    name = call(job.argv, patience=None).split()[-1][:12]  # an image that is not here is fetched first
-    write_atomically(run.docker_job, f"{name}\n", lasting=True)
+    there = _containers(run)
+    try:
+        name = _DOCKER.ask(job.argv, _id_in, patience=None)  # an image that is not here is fetched first
+        write_atomically(run.docker_job, f"{name}\n", lasting=True)
+    except BaseException:
+        if there is not None and (made := (_containers(run) or set()) - there):
+            with suppress(DockerError):
+                call(["docker", "rm", "--force", *made])
+        raise
     if before is not None:
         with suppress(DockerError):
             call(["docker", "rm", before.number])
     return Container(name)
+
+
+def _containers(run: RunDirectory) -> set[str] | None:
+    """The containers that Docker has of a run; None where it does not say."""
+    with suppress(DockerError):
+        return set(call(["docker", "ps", "--all", "--quiet", f"--filter=label={LABEL}={run.path}"]).split())
+    return None
 
 
 def write_files(job: Submission) -> None:
@@ -181,7 +193,7 @@ def run_attached(job: Submission, signals: Signals) -> int:
     write_files(job)
     told = 0
     with (
-        _installed(),
+        _DOCKER.installed(job.argv),
         subprocess.Popen(
             job.argv, stdin=subprocess.DEVNULL, preexec_fn=stop_with_parent, start_new_session=True
         ) as process,
@@ -214,23 +226,19 @@ def call(command: Sequence[str], patience: float | None = _ANSWER) -> str:
     Raises:
         DockerError: it is not installed, fails, or does not end.
     """
-    try:
-        with _installed():
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=patience, stdin=subprocess.DEVNULL
-            )
-    except subprocess.TimeoutExpired:
-        raise DockerError(f"docker {command[1]} has not answered for {patience:g} seconds.") from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "--help" not in line]
-        words = "; ".join(lines).removeprefix("docker: ").rstrip(".?") or f"exit code {done.returncode}"
-        raise DockerError(f"docker {command[1]} refuses: {words}.")
-    return done.stdout
+    return _DOCKER.call(command, patience)
 
 
-@contextmanager
-def _installed() -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise DockerError("Docker is not installed here: there is no docker.") from None
+def _state_in(said: str) -> ContainerState:
+    state = json.loads(said)
+    if state["Status"] == "running":
+        return ContainerState("running", (state.get("Health") or {}).get("Status", ""))
+    return ContainerState(state["Status"], f"exit code {state['ExitCode']}" if state["Status"] == "exited" else "")
+
+
+def _id_in(said: str) -> str:
+    """What Docker calls a container that it has started, as short as it shows it."""
+    name = said.split()[-1]
+    if not _ID.fullmatch(name):
+        raise ValueError(name)
+    return name[:12]

@@ -69,6 +69,11 @@ def find_job(run: RunDirectory) -> SubmittedJob | None:
     return kept[-1][1](run) if kept else None
 
 
+def clear_away(job: SubmittedJob) -> int:
+    """Delete what an engine keeps of a job that has ended and is of no use to anybody; how many things that was."""
+    return job.clear() if isinstance(job, kubernetes.ClusterJob) else 0
+
+
 def _of_engines(run: RunDirectory) -> tuple[tuple[Path, Callable[[RunDirectory], SubmittedJob | None]], ...]:
     """The files that keep what an engine calls the job of a run, and what reads each."""
     return (

@@ -1,39 +1,19 @@
-"""Calls of kubectl: what it is told is worked out elsewhere."""
+"""Jobs that Kubernetes has taken: what they are is worked out elsewhere."""
 
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from launcher.errors import ExitCode, LauncherError
-from launcher.launch.kubernetes import LABEL, RESOURCES, KubernetesJob
+from launcher.launch.kubernetes import LABEL, RESOURCES, RUN_LABEL, KubernetesJob
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.kubectl import KUBECTL, Cluster, KubernetesError
+from launcher.runners.pod_logs import PodLogs
 
-_ANSWER = 120.0  # seconds that a command may take which waits for nothing
 # Conditions of a Job, a JobSet or a TrainJob, of which one says how it stands.
 _CONDITIONS = {"Complete": "Complete", "Completed": "Complete", "Failed": "Failed", "Suspended": "Suspended"}
-_FOLLOWED_AT_MOST = 1000  # pods
-_LOOK = 2.0  # seconds between two looks for pods that print
-# What kubectl writes for its makers, and an advice that would let a server drop what it does not know.
-_LOG = re.compile(r"[EWIF]\d{4} \d\d:\d\d:\d\d")
-_ADVICE = re.compile(r"; if you choose to ignore these errors, turn validation off with --validate=false")
-
-
-class KubernetesError(LauncherError):
-    """Kubernetes is not there, or does not do what it was asked for.
-
-    Attributes:
-        printed: what kubectl had printed before it failed.
-    """
-
-    exit_code = ExitCode.REQUEST
-    printed = ""
 
 
 @dataclass(frozen=True)
@@ -64,14 +44,16 @@ class ClusterJob:
     Attributes:
         kind: what it is: job, jobset or trainjob.
         number: its name, which is what Kubernetes calls it by.
-        namespace: where; empty for that of kubectl's context.
+        cluster: where.
+        run: what tells the jobs of its run from those of others.
         times: how often its run has been submitted.
     """
 
     kind: str
     number: str
-    namespace: str = ""
-    times: int = 1
+    cluster: Cluster
+    run: str
+    times: int
 
     engine = "Kubernetes"
 
@@ -79,10 +61,15 @@ class ClusterJob:
     def of(run: RunDirectory) -> ClusterJob | None:
         """The last job of a run; None where it was never submitted."""
         try:
-            kind, name, namespace, times = run.kubernetes_job.read_text(encoding="utf-8").strip().split("/")
-            return ClusterJob(kind, name, namespace, int(times)) if kind in RESOURCES else None
-        except (OSError, ValueError):
+            kept = json.loads(run.kubernetes_job.read_text(encoding="utf-8"))
+            job = ClusterJob(**{**kept, "cluster": Cluster(**kept["cluster"])})
+            return job if job.kind in RESOURCES and job.number and int(job.times) else None
+        except (OSError, ValueError, TypeError, LookupError):
             return None
+
+    def keep(self, run: RunDirectory) -> None:
+        """Keep what it is called in the directory of its run."""
+        write_atomically(run.kubernetes_job, json.dumps(asdict(self)) + "\n", lasting=True)
 
     def state(self) -> ClusterState | None:
         """What Kubernetes says of it now; None where it was deleted.
@@ -90,49 +77,30 @@ class ClusterJob:
         Raises:
             KubernetesError: Kubernetes does not answer.
         """
-        resource = f"{RESOURCES[self.kind]}/{self.number}"
-        said = call(["kubectl", "get", resource, *self._where, "--ignore-not-found", "--output=json"])
-        return _state_of(json.loads(said)) if said.strip() else None
+        asked = ["kubectl", "get", f"{RESOURCES[self.kind]}/{self.number}", *self.cluster.flags]
+        return KUBECTL.ask([*asked, "--ignore-not-found", "--output=json"], self._state_in)
 
     def output(self, run: RunDirectory, follow: bool) -> Iterator[str]:
         """The lines that its pods have printed, each after the name of its pod.
 
         Args:
             run: the directory of its run.
-            follow: until they have ended, those that have not begun included.
+            follow: until it has ended, also by pods that begin meanwhile.
 
         Raises:
             KubernetesError: there are none yet, or Kubernetes does not tell.
         """
-        while True:
-            told = False
-            for line in self._printed(follow):
-                told = True
-                yield line
-            if told:
-                return
-            state = self.state() if follow else None
-            if state is None or not state.active:
-                raise KubernetesError(
-                    f"Job {self.number} has printed nothing yet. Ask how it stands: launcher status {self.number}"
-                )
-            time.sleep(_LOOK)
 
-    def _printed(self, follow: bool) -> Iterator[str]:
-        command = ["kubectl", "logs", f"--selector={LABEL}={self.number}", *self._where, "--prefix", "--tail=-1"]
-        command += ["--follow", f"--max-log-requests={_FOLLOWED_AT_MOST}"] if follow else []
-        with tempfile.TemporaryFile("w+") as errors:
-            try:
-                with subprocess.Popen(
-                    command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-                ) as process:
-                    for line in process.stdout or ():
-                        yield line.rstrip("\r\n")
-            except FileNotFoundError:
-                raise _missing() from None
-            errors.seek(0)
-            if process.returncode:
-                raise KubernetesError(f"kubectl logs has failed: {_sentence(errors.read()) or 'it says nothing'}.")
+        def active() -> bool:
+            state = self.state()
+            return state is not None and state.active
+
+        logs = PodLogs(self._mine)
+        yield from logs.followed(active) if follow else logs.printed()
+        if logs.silent:
+            raise KubernetesError(
+                f"Job {self.number} has printed nothing yet. Ask how it stands: launcher status {self.number}"
+            )
 
     def end(self, *, now: bool, say: Callable[[str], None]) -> ClusterState | None:
         """Delete it with all that belongs to it and wait for its pods, which save before they end.
@@ -146,41 +114,67 @@ class ClusterJob:
         """
         if not now:
             say(f"job {self.number} ends at its next update, with a checkpoint; --now does not wait for that")
-        mine = [f"--selector={LABEL}={self.number}", *self._where]
-        resource = RESOURCES[self.kind]
-        waits = [] if now else ["--wait", "--cascade=foreground"]
-        call(["kubectl", "delete", resource, *mine, *(waits or ["--wait=false"])], patience=None)
+        waits = ["--wait=false"] if now else ["--wait", "--cascade=foreground"]
+        KUBECTL.call(["kubectl", "delete", RESOURCES[self.kind], *self._mine, *waits], patience=None)
         if now:
-            call(["kubectl", "delete", "pods", *mine, "--force", "--grace-period=0"], patience=None)
-        call(["kubectl", "delete", "configmaps,services", *mine])
+            KUBECTL.call(["kubectl", "delete", "pods", *self._mine, "--force", "--grace-period=0"], patience=None)
+        KUBECTL.call(["kubectl", "delete", "configmaps,services", *self._mine])
         return self.state()
 
-    def take_back(self, error: KubernetesError) -> None:
-        """Delete what was made of it before kubectl failed, and nothing that was there.
+    def clear(self) -> int:
+        """Delete what is left of the jobs of its run, all of which have ended; how many objects that was.
+
+        Raises:
+            KubernetesError: Kubernetes does not answer.
+        """
+        all_of_run = [f"--selector={RUN_LABEL}={self.run}", *self.cluster.flags]
+        said = KUBECTL.call(["kubectl", "delete", f"{RESOURCES[self.kind]},configmaps,services", *all_of_run])
+        return sum("deleted" in line for line in said.splitlines())
+
+    def take_back(self, error: BaseException) -> None:
+        """Delete what was made of it before something went wrong, and nothing that was there.
 
         Args:
-            error: what it has failed with.
+            error: what it was. Of what has failed by itself all is known that was made; else it is found by its labels,
+                which no other job has.
 
         Raises:
             KubernetesError: that cannot be deleted; it says why and what is left.
         """
-        lines = (line.strip().rpartition(" ") for line in error.printed.splitlines())
+        printed = error.printed if isinstance(error, KubernetesError) else None
+        lines = (line.strip().rpartition(" ") for line in (printed or "").splitlines())
         names = [name for name, _, done in lines if done == "created"]
+        what = names if printed is not None else [f"{RESOURCES[self.kind]},configmaps,services", *self._selected]
         try:
-            if names:
-                call(["kubectl", "delete", *names, *self._where, "--ignore-not-found"])
+            if what:
+                wait = [] if printed is not None else ["--wait=false"]
+                KUBECTL.call(["kubectl", "delete", *what, *self.cluster.flags, "--ignore-not-found", *wait])
         except KubernetesError as another:
-            raise KubernetesError(f"{error} What was made before is left: {', '.join(names)}. {another}") from None
+            left = f"What was made before is left: {', '.join(names)}." if names else "What was made may be left."
+            why = f"{error} " if isinstance(error, KubernetesError) else ""
+            raise KubernetesError(f"{why}{left} {another} Delete it by launcher cancel {self.number}.") from None
 
     @property
-    def _where(self) -> list[str]:
-        return [f"--namespace={self.namespace}"] if self.namespace else []
+    def _selected(self) -> list[str]:
+        return [f"--selector={LABEL}={self.number},{RUN_LABEL}={self.run}"]
+
+    @property
+    def _mine(self) -> list[str]:
+        """What tells kubectl which objects belong to it, and where they are."""
+        return [*self._selected, *self.cluster.flags]
+
+    def _state_in(self, said: str) -> ClusterState | None:
+        found = json.loads(said) if said.strip() else None
+        if found is None or found.get("metadata", {}).get("labels", {}).get(RUN_LABEL, self.run) != self.run:
+            return None  # it was deleted, and another run has a job of that name by now
+        return _state_of(found)
 
 
 def submit(job: KubernetesJob, run: RunDirectory, kind: str, namespace: str, times: int) -> ClusterJob:
-    """Write the manifest of a job, let the server check it, and create it; its name is kept in the run's directory.
+    """Write the manifest of a job, let the server check it, and create it.
 
-    A check does not see all that may forbid it: what was made before something was refused is deleted again.
+    A check does not see all that may forbid it: what was made before something went wrong is deleted again. What it is
+    called is kept in the run's directory before it is there, so that whatever is left can be asked for and deleted.
 
     Args:
         job: the job, the object that a dry run prints.
@@ -195,52 +189,21 @@ def submit(job: KubernetesJob, run: RunDirectory, kind: str, namespace: str, tim
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    made = ClusterJob(kind, job.manifests[-1]["metadata"]["name"], namespace, times)
-    call(job.check)
+    KUBECTL.call(job.check)
+    metadata = job.manifests[-1]["metadata"]
+    made = ClusterJob(kind, metadata["name"], Cluster.current(namespace), metadata["labels"][RUN_LABEL], times)
+    before = ClusterJob.of(run)
+    made.keep(run)
     try:
-        call(job.argv)
-    except KubernetesError as error:
+        KUBECTL.call(job.argv)
+    except BaseException as error:
         made.take_back(error)
+        if before is None:
+            run.kubernetes_job.unlink()
+        else:
+            before.keep(run)
         raise
-    write_atomically(run.kubernetes_job, f"{kind}/{made.number}/{namespace}/{times}\n", lasting=True)
     return made
-
-
-def call(command: Sequence[str], patience: float | None = _ANSWER) -> str:
-    """What a command of kubectl prints.
-
-    Args:
-        command: the command.
-        patience: seconds that it may take; None for a command that waits for something.
-
-    Raises:
-        KubernetesError: it is not installed, fails, or does not end.
-    """
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=patience, stdin=subprocess.DEVNULL
-        )
-    except FileNotFoundError:
-        raise _missing() from None
-    except subprocess.TimeoutExpired as expired:
-        error = KubernetesError(f"kubectl {command[1]} has not answered for {patience:g} seconds.")
-        error.printed = (expired.stdout or b"").decode(errors="replace")
-        raise error from None
-    if done.returncode:
-        error = KubernetesError(f"kubectl {command[1]} refuses: {_sentence(done.stderr) or done.returncode}.")
-        error.printed = done.stdout
-        raise error
-    return done.stdout
-
-
-def _sentence(said: str) -> str:
-    """What kubectl says of a failure: each thing once."""
-    lines = dict.fromkeys(_ADVICE.sub("", line.strip()) for line in said.splitlines() if not _LOG.match(line))
-    return "; ".join(filter(None, lines)).rstrip(".?")
-
-
-def _missing() -> KubernetesError:
-    return KubernetesError("kubectl is not installed here, and it is what Kubernetes is asked by.")
 
 
 def _state_of(found: dict[str, Any]) -> ClusterState:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.errors import Mistake, RequestError, RunDirectoryUnusableError
 from launcher.rundir.checkpoints import has_any
-from launcher.rundir.layout import RunDirectory
+from launcher.rundir.layout import RunDirectory, write_atomically
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -83,10 +83,30 @@ def has_begun(run: RunDirectory) -> bool:
     return run.status.exists() or run.metrics.exists() or has_any(run)
 
 
-def begin_new(run: RunDirectory) -> None:
+def was_begun_by(run: RunDirectory, job: str | None) -> bool:
+    """Whether a run was begun by a job, or by whatever it was where none is meant.
+
+    Raises:
+        RunDirectoryUnusableError: that cannot be seen now.
+    """
+    if job is None:
+        return True
+    try:
+        return run.begun_by.read_text(encoding="utf-8").strip() == job
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    except OSError as error:
+        raise RunDirectoryUnusableError(f"{run.begun_by} cannot be read: {error.strerror}.") from None
+
+
+def begin_new(run: RunDirectory, job: str | None = None) -> None:
     """Let a run begin in a directory that is held, and keep another one from being overwritten.
 
     What is left of a run that was deleted is removed: the new one is another run, to W&B too.
+
+    Args:
+        run: its directory.
+        job: what the job is called that begins it, where it is to go on with no other run.
 
     Raises:
         RunDirectoryUnusableError: the directory holds a run already, or cannot be made ready.
@@ -96,8 +116,10 @@ def begin_new(run: RunDirectory) -> None:
             f"{run.path} holds a run already. Go on with it by --resume auto, or choose another --run-id."
         )
     try:
-        for path in (run.identity, run.wandb_id, run.data, run.past, run.forked):
+        for path in (run.identity, run.wandb_id, run.data, run.past, run.forked, run.begun_by):
             path.unlink(missing_ok=True)
+        if job is not None:
+            write_atomically(run.begun_by, f"{job}\n", lasting=True)
         shutil.rmtree(run.before_fork, ignore_errors=True)
     except OSError as error:
         raise RunDirectoryUnusableError(f"{run.path} cannot be made ready: {error.strerror}.") from None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from secrets import token_hex
 
-from launcher.errors import ExitCode, LauncherError, Mistake, RequestError
+from launcher.errors import Mistake, RequestError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.program import Program, ProgramError, text_of
 
 _ID = re.compile(r"\braysubmit_\w+")
+_NAMED = "--submission-id="
 # Ray tells it in sentences; what runs still or waits, by its own word.
 _TOLD = re.compile(r"Job '[^']+' (succeeded|was stopped|failed)\b|Status for job '[^']+': (?:JobStatus\.)?(\w+)")
 _WORDS = {"succeeded": "SUCCEEDED", "was stopped": "STOPPED", "failed": "FAILED"}
@@ -23,10 +22,21 @@ _LOOK = 1.0  # seconds between two questions, each of which starts a program
 _ANSWER = 120.0  # seconds that a command may take: it imports much
 
 
-class RayError(LauncherError):
+class RayError(ProgramError):
     """Ray is not there, or does not do what it was asked for."""
 
-    exit_code = ExitCode.REQUEST
+
+def _complaint(lines: list[str]) -> str:
+    return lines[-1]
+
+
+_RAY = Program(
+    RayError,
+    "Ray is not installed here. Install it with pip install 'launcher[ray]'.",
+    patience=_ANSWER,
+    silence="Is the cluster there?",
+    complaint=_complaint,
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,22 @@ class Job:
             return None
         return Job(number, address) if _ID.fullmatch(number) else None
 
+    def keep(self, run: RunDirectory) -> None:
+        """Keep what it is called in the directory of its run."""
+        write_atomically(run.ray_job, f"{self.number} {self.address}".strip() + "\n", lasting=True)
+
+    def is_stopped(self, refused: bool) -> bool:
+        """Stop it where Ray has it though its submission has failed; whether it may have it.
+
+        Args:
+            refused: whether Ray has said that it does not take it.
+        """
+        try:
+            call(self._command("stop", "--no-wait"))
+        except RayError as error:
+            return not refused and "does not exist" not in str(error)
+        return True
+
     def state(self) -> JobState | None:
         """What Ray says of it now; None where it has forgotten it.
 
@@ -95,9 +121,9 @@ class Job:
             RayError: Ray is not installed here.
         """
         command = self._command("logs", *(["--follow"] if follow else []))
-        with _started(command) as process:
-            for line in process.stdout or ():
-                yield line.rstrip("\n")
+        with _RAY.started(command, stderr=None) as process:
+            for line in text_of(process):
+                yield line.rstrip("\r\n")
 
     def end(self, *, now: bool, say: Callable[[str], None]) -> JobState | None:
         """End it and wait for that; what Ray says of it then.
@@ -134,13 +160,22 @@ def submit(job: Submission, run: RunDirectory, address: str | None) -> Job:
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    answer = call(job.argv)
-    found = _ID.search(answer)
-    if found is None:
-        raise RayError(f"ray job submit has answered {answer.strip()!r}, which names no job.")
-    kept = Job(found[0], address or "")
-    write_atomically(run.ray_job, f"{kept.number} {kept.address}".strip() + "\n", lasting=True)
+    (number,) = (word.removeprefix(_NAMED) for word in job.argv if word.startswith(_NAMED))
+    before, kept = Job.of(run), Job(number, address or "")
+    kept.keep(run)  # before it is there: whatever becomes of this process, it can be asked for and ended
+    try:
+        call(job.argv)
+    except BaseException as error:
+        refused = isinstance(error, RayError) and error.printed is not None
+        if not kept.is_stopped(refused):
+            before.keep(run) if before else run.ray_job.unlink()
+        raise
     return kept
+
+
+def fresh_number() -> str:
+    """What Ray can call a job, as it would choose it itself."""
+    return f"raysubmit_{token_hex(8)}"
 
 
 def call(command: Sequence[str]) -> str:
@@ -149,24 +184,4 @@ def call(command: Sequence[str]) -> str:
     Raises:
         RayError: it is not installed, fails, or does not end.
     """
-    with _started(command, stderr=subprocess.PIPE) as process:
-        try:
-            said, complaint = process.communicate(timeout=_ANSWER)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise RayError(f"ray job has not answered for {_ANSWER:g} seconds. Is the cluster there?") from None
-    if process.returncode:
-        lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-        raise RayError(f"ray job refuses: {lines[-1].rstrip('.') if lines else f'exit code {process.returncode}'}.")
-    return said
-
-
-def _started(command: Sequence[str], stderr: int | None = None) -> subprocess.Popen[str]:
-    """Ray's command, of this installation where it has one."""
-    beside = Path(sys.executable).with_name(command[0])
-    program = str(beside) if beside.exists() else command[0]
-    with suppress(FileNotFoundError):
-        return subprocess.Popen(
-            [program, *command[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-    raise RayError("Ray is not installed here. Install it with pip install 'launcher[ray]'.")
+    return _RAY.call(command)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from launcher.errors import ExitCode, LauncherError
 from launcher.launch.slurm_array import task_of
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.follow import LineFollower
+from launcher.runners.program import Program, ProgramError
 
 _ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
@@ -27,10 +26,17 @@ _ASK = 5.0  # seconds between two questions while what a job prints is followed
 _ANSWER = 60.0  # seconds that a command may take
 
 
-class SlurmError(LauncherError):
+class SlurmError(ProgramError):
     """Slurm is not there, or does not do what it was asked for."""
 
-    exit_code = ExitCode.REQUEST
+
+_SLURM = Program(
+    SlurmError,
+    "Slurm is not installed here: there is no {name}. Use a machine of the cluster.",
+    words=1,
+    patience=_ANSWER,
+    silence="Is Slurm's controller there?",
+)
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,7 @@ class Job:
                 raise
             said = ""
         told = [line for line in said.splitlines() if "|" in line]  # clusters are named in lines of their own
-        if not told:
-            return self._remembered()
-        state, ran, limit, where = told[0].split("|", 3)
-        if state == "RUNNING":
-            return JobState(state, f"{ran} of {limit} on {where}")
-        return JobState(state, where.strip("()") if state == "PENDING" and where != "(None)" else "")
+        return _SLURM.understood(["squeue"], told[0], _state_in) if told else self._remembered()
 
     def tell(self, signal_name: str) -> None:
         """Send a signal to what it runs, and not to its script.
@@ -198,6 +199,13 @@ def withdraw(run: RunDirectory) -> None:
         run.path.rmdir()
 
 
+def _state_in(line: str) -> JobState:
+    state, ran, limit, where = line.split("|", 3)
+    if state == "RUNNING":
+        return JobState(state, f"{ran} of {limit} on {where}")
+    return JobState(state, where.strip("()") if state == "PENDING" and where != "(None)" else "")
+
+
 def _sent(job: Submission) -> str:
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,11 +214,11 @@ def _sent(job: Submission) -> str:
 
 
 def _kept(run: RunDirectory, answer: str) -> Job:
-    write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
-    kept = Job.of(run)
-    if kept is None:
+    number, _, cluster = answer.partition(";")
+    if not _NUMBER.fullmatch(number):
         raise SlurmError(f"sbatch has answered {answer!r}, which is no number of a job.")
-    return kept
+    write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
+    return Job(number, cluster)
 
 
 def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None:
@@ -249,16 +257,4 @@ def call(command: Sequence[str]) -> str:
     Raises:
         SlurmError: it is not installed, fails, or does not end.
     """
-    name = command[0]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_ANSWER, stdin=subprocess.DEVNULL
-        )
-    except FileNotFoundError:
-        raise SlurmError(f"Slurm is not installed here: there is no {name}. Use a machine of the cluster.") from None
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{name} has not answered for {_ANSWER:g} seconds. Is Slurm's controller there?") from None
-    if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise SlurmError(f"{name} refuses: {'; '.join(said).rstrip('.') or f'exit code {done.returncode}'}.")
-    return done.stdout
+    return _SLURM.call(command)

@@ -60,7 +60,9 @@ class Node:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain")
                 self.end_headers()
-                self.wfile.write(node.output[asked.path.split("/")[3]].encode())
+                for line in node.output[asked.path.split("/")[3]].splitlines():
+                    moment = "2026-11-28T14:22:38.754661Z " if "timestamps" in parse_qs(asked.query) else ""
+                    self.wfile.write(f"{moment}{line}\n".encode())
                 self.wfile.flush()
                 if "follow" in parse_qs(asked.query):
                     node.ended.wait(60)

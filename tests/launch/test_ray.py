@@ -35,8 +35,9 @@ def test_the_job_runs_what_was_planned(tmp_path: Path) -> None:
     request = submit_ray.read(DIGITS, keys, tmp_path)
     job = submit_ray.job(request, RunDirectory(tmp_path / "it"))
     recipe = tmp_path / "it" / "ray" / "recipe.yaml"
-    *before, environment, dashes = job.argv[: job.argv.index("--") + 1]
+    *before, number, environment, dashes = job.argv[: job.argv.index("--") + 1]
     assert before == ["ray", "job", "submit", "--no-wait", "--address=http://head:8265"]
+    assert ray.Job(number.removeprefix("--submission-id=")).number.startswith("raysubmit_")
     assert json.loads(environment.removeprefix("--runtime-env-json=")) == {
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
     }
