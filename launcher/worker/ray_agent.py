@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from launcher.rundir.failure import AGENT, FailureRecord
 from launcher.rundir.layout import RunDirectory
 from launcher.worker.ray_rank import RankOrder, be_rank
 
+_ANSWER = 10.0  # seconds that the head of a cluster has to answer in
 _LOOK = 0.2  # seconds between two looks at the workers
 _OF_A_MACHINE = {"HOSTNAME", "PWD", "OLDPWD", "SHLVL", "TMPDIR", "_"}  # variables that say nothing on another one
 
@@ -97,11 +99,23 @@ def _connect(run: RunDirectory) -> None:
     import ray
 
     try:
+        _reach(os.environ.get("RAY_ADDRESS", ""))
         ray.init(address="auto", log_to_driver=True)
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
         message = "No Ray cluster is running here. Begin one by ray start --head, or set RAY_ADDRESS."
         FailureRecord(AGENT, time.time_ns(), type(error).__name__, message, None, ExitCode.REQUEST).write(run)
         raise SystemExit(int(ExitCode.REQUEST)) from None
+
+
+def _reach(address: str) -> None:
+    """Knock at a HOST:PORT: Ray itself asks there for half an hour, whether anybody answers or not.
+
+    Raises:
+        ConnectionError, TimeoutError, socket.gaierror: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and "//" not in host and port.isascii() and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
 
 
 def _own_node() -> str:
