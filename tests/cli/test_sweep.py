@@ -132,6 +132,16 @@ def test_a_mistake_in_any_run_is_told_before_the_first(line: Path, arguments: tu
     assert not (line / "runs").exists()
 
 
+@pytest.mark.parametrize("engine", ["kubernetes", "docker", "ray", "skypilot"])
+def test_an_engine_without_arrays_is_refused(line: Path, engine: str) -> None:
+    """It would have trained here."""
+    done = launcher("sweep", "line.yaml", "optimizer.lr=0.1,0.2", "--to", engine, cwd=line)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'--to'" in done.stderr
+    assert f"'{engine}' is not one of 'slurm'" in done.stderr
+    assert not (line / "runs").exists()
+
+
 @pytest.mark.long
 def test_a_recipe_that_has_changed_is_refused_and_the_others_run(line: Path) -> None:
     launcher("sweep", "line.yaml", "optimizer.lr=0.1", cwd=line)
