@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
 from launcher.cli.output import lasting_console
 from launcher.cli.request import Request
 from launcher.cli.run_here import RunChoice, announce, chosen_directory, shown_path
-from launcher.errors import ExitCode, LauncherError, RunDirectoryHeldError, RunDirectoryUnusableError
+from launcher.errors import ExitCode, RunDirectoryHeldError, RunDirectoryUnusableError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.jobs import SubmittedJob, find_job
 from launcher.runners.new_run import fresh_id, has_begun, refuse_no_name
+from launcher.runners.not_taken import as_before_unless_taken
 from launcher.runners.resume import has_changed, is_done, unfinished_run
 
 _Submission = TypeVar("_Submission", bound=Submission)
@@ -56,6 +56,7 @@ def submit_job(
         RunDirectoryHeldError: the run has a job already.
         RunDirectoryUnusableError: the directory cannot be made, or holds a run already and that is not wanted.
         RequestError: the recipe is not the one that the run was begun with.
+        PerhapsTakenError: the engine may have taken the job, and has not said what it calls it.
         LauncherError: the engine is not there, or does not take the job.
     """
     run, console = chosen_directory(choice, request.plan.recipe.name), lasting_console(soft_wrap=True)
@@ -64,16 +65,8 @@ def submit_job(
         return ExitCode.DONE
     announce(console, request.plan, run)
     submission = job_of(run)
-    try:
+    with as_before_unless_taken(submission.files, [run.path]):
         job = send(submission, run)
-    except LauncherError:
-        for path in submission.files:
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds a run, and stays
-            for folder in {path.parent for path in submission.files}:
-                folder.rmdir()
-            run.path.rmdir()
-        raise
     if job is None:
         return ExitCode.DONE
     number = job.number

@@ -9,9 +9,9 @@ from launcher.errors import ExitCode, RequestError
 from launcher.launch.slurm_array import slurm_array
 from launcher.launch.slurm_fit import refuse_folder
 from launcher.launch.submission import Submission
-from launcher.rundir.layout import RunDirectory
 from launcher.runners import slurm
 from launcher.runners.new_run import create_run_directory, has_begun
+from launcher.runners.not_taken import as_before_unless_taken
 from launcher.runners.resume import has_changed, is_done
 from launcher.words import plural
 
@@ -42,6 +42,7 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
         RequestError: the runs cannot be one array, or a recipe is not the one that its run was begun with.
         RunDirectoryUnusableError: a directory cannot be made.
         SlurmError: Slurm is not there, or does not take the array.
+        PerhapsTakenError: Slurm may have taken it, and has not said what it calls it.
     """
     console = lasting_console(soft_wrap=True)
     left, sentences = _left(sweep)
@@ -51,13 +52,9 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
         console.print("nothing is left to submit (--results shows how the runs stand)")
         return ExitCode.DONE
     array = _array(left, sweep, at_once)
-    directories = [create_run_directory(sweep.folder, one.run.run_id, fresh=False) for one in left]
-    try:
+    with as_before_unless_taken(array.files, [*(one.directory.path for one in left), sweep.folder]):
+        directories = [create_run_directory(sweep.folder, one.run.run_id, fresh=False) for one in left]
         jobs = slurm.submit_array(array, directories)
-    except slurm.SlurmError:
-        for run in (*directories, RunDirectory(sweep.folder)):
-            slurm.withdraw(run)
-        raise
     for one, job in zip(left, jobs, strict=True):
         console.print(f"job: {job.number}  {one.run.run_id}", markup=False)
     folder = shown_path(sweep.folder.absolute())

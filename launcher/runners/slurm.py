@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from launcher.errors import ExitCode, LauncherError
+from launcher.errors import ExitCode, LauncherError, PerhapsTakenError, quoted
 from launcher.launch.slurm_array import task_of
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
@@ -21,6 +21,8 @@ _ENDED = {
 }  # fmt: skip
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "STOPPED"}
 _NUMBER = re.compile(r"[0-9]+(_[0-9]+)?")  # of a job, or of an array and one of its tasks
+_TAKEN = re.compile(r"[0-9]+(;[^\s;]+)?")  # the answer of sbatch
+_SEE = "It may have been taken all the same: see squeue -u $USER."
 _AGAIN = 5.0  # seconds after which a job that runs on is told again to end
 _LOOK = 0.5  # seconds between two questions, or two looks at what a job prints
 _ASK = 5.0  # seconds between two questions while what a job prints is followed
@@ -31,6 +33,16 @@ class SlurmError(LauncherError):
     """Slurm is not there, or does not do what it was asked for."""
 
     exit_code = ExitCode.REQUEST
+
+
+class NoAnswerError(SlurmError):
+    """Slurm has not answered in time: whether it does what it was asked for is not known."""
+
+
+class InterruptedSlurmError(SlurmError):
+    """Somebody did not want to wait for Slurm's answer."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,7 @@ def submit(job: Submission, run: RunDirectory) -> Job:
 
     Raises:
         SlurmError: Slurm does not take it.
+        PerhapsTakenError: whether it takes it is not known.
     """
     return _kept(run, _sent(job))
 
@@ -184,33 +197,39 @@ def submit_array(job: Submission, runs: Sequence[RunDirectory]) -> list[Job]:
 
     Raises:
         SlurmError: Slurm does not take it.
+        PerhapsTakenError: whether it takes it is not known.
     """
     answer = _sent(job)
     return [_kept(run, task_of(answer, number)) for number, run in enumerate(runs)]
 
 
-def withdraw(run: RunDirectory) -> None:
-    """Remove what was written for a job that Slurm has not taken, and the directory if it holds no run."""
-    for path in (run.slurm_recipe, run.slurm_script):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # it holds a run, and stays
-        run.slurm.rmdir()
-        run.path.rmdir()
-
-
 def _sent(job: Submission) -> str:
+    """Write the files of a job and submit it; its number, and its cluster where Slurm has named one."""
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    return call(job.argv).strip()
+    try:
+        answer = call(job.argv)
+    except NoAnswerError as error:
+        raise PerhapsTakenError(f"{error} {_SEE}") from None
+    except KeyboardInterrupt:
+        raise InterruptedSlurmError(f"Interrupted, before sbatch has answered. {_SEE}") from None
+    lines = [line.strip() for line in answer.splitlines()]
+    numbers = [line for line in lines if _TAKEN.fullmatch(line)]  # a site may have sbatch say more
+    if not numbers:
+        raise PerhapsTakenError(f"sbatch has answered {quoted(answer.strip())}, which is no number of a job. {_SEE}")
+    return numbers[-1]
 
 
 def _kept(run: RunDirectory, answer: str) -> Job:
-    write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
-    kept = Job.of(run)
-    if kept is None:
-        raise SlurmError(f"sbatch has answered {answer!r}, which is no number of a job.")
-    return kept
+    """A job that Slurm has taken, its number kept in the directory of its run."""
+    try:
+        write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
+    except OSError as error:
+        said = f"Slurm has taken job {answer}, and its number could not be written to {run.slurm_job}"
+        raise PerhapsTakenError(f"{said}: {error.strerror}. {_SEE}") from None
+    number, _, cluster = answer.partition(";")
+    return Job(number, cluster)
 
 
 def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None:
@@ -257,8 +276,9 @@ def call(command: Sequence[str]) -> str:
     except FileNotFoundError:
         raise SlurmError(f"Slurm is not installed here: there is no {name}. Use a machine of the cluster.") from None
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{name} has not answered for {_ANSWER:g} seconds. Is Slurm's controller there?") from None
+        raise NoAnswerError(f"{name} has not answered for {_ANSWER:g} seconds. Is Slurm's controller there?") from None
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        printed = done.stderr if done.stderr.strip() else done.stdout  # where a site's own checks may say why
+        said = [line.strip() for line in printed.splitlines() if line.strip()]
         raise SlurmError(f"{name} refuses: {'; '.join(said).rstrip('.') or f'exit code {done.returncode}'}.")
     return done.stdout
