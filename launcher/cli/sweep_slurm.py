@@ -9,6 +9,8 @@ from launcher.errors import ExitCode, RequestError
 from launcher.launch.slurm_array import slurm_array
 from launcher.launch.slurm_fit import refuse_folder
 from launcher.launch.submission import Submission
+from launcher.recipe.files import without_dots
+from launcher.rundir.layout import RunDirectory
 from launcher.runners import slurm
 from launcher.runners.new_run import create_run_directory, has_begun
 from launcher.runners.not_taken import as_before_unless_taken
@@ -64,7 +66,8 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
 
 def _array(left: list[PlannedRun], sweep: Sweep, at_once: int | None) -> Submission:
     refuse_folder(sweep.folder.absolute())
-    return slurm_array([(one.request.plan, one.directory) for one in left], at_once)
+    planned = [(one.request.plan, RunDirectory(without_dots(one.directory.path))) for one in left]
+    return slurm_array(planned, at_once)
 
 
 def _left(sweep: Sweep) -> tuple[list[PlannedRun], list[str]]:

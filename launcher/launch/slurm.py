@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ExitCode
-from launcher.launch.elsewhere import as_planned
+from launcher.launch.elsewhere import as_planned, code_folders
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
@@ -189,12 +189,8 @@ def _gpus(plan: Plan) -> int:
 
 
 def _folders(plan: Plan, runs: Path) -> list[str]:
-    """The folders that a container must have: that of all runs, and that of the task or the script."""
-    recipe = plan.recipe
-    code = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
-    code += [recipe.script.path] if recipe.script else []
-    parents = [str(Path(path).parent) for path in code if Path(path).is_absolute()]
-    return list(dict.fromkeys([str(runs), *parents]))
+    """The folders that a container must have: that of all runs, and those that they read."""
+    return list(dict.fromkeys([str(runs), *map(str, code_folders(plan.recipe))]))
 
 
 def _quoted(text: str) -> str:

@@ -50,6 +50,28 @@ def test_no_name_of_a_file_changes_what_the_script_says(tmp_path: Path) -> None:
     assert f"--runs '{tmp_path}/a b' --run-id 100% --resume auto &" in script
 
 
+def test_the_file_that_is_named_is_the_one_that_runs_here(tmp_path: Path) -> None:
+    """What is before a ".." may be a link; containers have the folders that the job names."""
+    common, code, link = tmp_path / "real" / "common", tmp_path / "real" / "recipes", tmp_path / "link"
+    for folder in (common, code):
+        folder.mkdir(parents=True)
+    link.symlink_to(code)
+    (common / "task.py").write_text((ROOT / "tests" / "tasks" / "mortal.py").read_text())
+    (code / "own.yaml").write_text("mixed_precision: 'no'\n")
+    recipe = link / "it.yaml"
+    text = MORTAL.read_text().replace("entry: mortal.py:", "entry: ../common/task.py:")
+    recipe.write_text(f"{text}\n")
+    more = ("launch.method=accelerate", "launch.nodes=1", "launch.accelerate.config_file=own.yaml")
+    image = ("launch.slurm.container=image", "--runs", f"{link}/../runs", "--dry-run")
+    shown = launcher("submit", str(recipe), *more, *image, cwd=link)
+    assert shown.returncode == 0, shown.stderr
+    assert f"entry: {common}/task.py:" in shown.stdout
+    assert f"config_file: {link}/own.yaml" in shown.stdout
+    mounts = ",".join(f"{folder}:{folder}" for folder in (tmp_path / "real" / "runs", common, link))
+    assert f"--container-mounts={mounts} " in shown.stdout
+    assert ".." not in shown.stdout
+
+
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "elastic": (
         ("launch.nodes=1:4",),
