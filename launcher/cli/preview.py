@@ -9,12 +9,12 @@ from pathlib import Path
 from launcher.cli.request import Request
 from launcher.launch.build import build_launch
 from launcher.launch.spec import LaunchSpec
-from launcher.launch.torchrun import RENDEZVOUS_PORT, Meeting, endpoint_host
+from launcher.launch.torchrun import RENDEZVOUS_PORT, Meeting
 from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.address import interface_towards, own_address
 from launcher.runners.new_run import fresh_id, refuse_no_name, shared_id
-from launcher.runners.place import Place
+from launcher.runners.place import Place, meeting_at
 from launcher.runners.rounds import Round
 
 
@@ -48,6 +48,6 @@ def preview(
         meeting = Meeting(f"{own}:{RENDEZVOUS_PORT}", name, launch.machines, interface=by)
     elif place is not None and by_hand:
         first = Round(read_generation(run) + 1, launch=place.launch)  # the number with which the run is taken over
-        by = interface_towards(endpoint_host(place.endpoint))
-        meeting = Meeting(place.endpoint, first.meeting_of(run), launch.machines, place=place.rank, interface=by)
+        name, leads = first.meeting_of(run), place.rank == 0
+        meeting = meeting_at(place.endpoint, name, launch.machines, leads=leads, place=place)
     return build_launch(request.plan, run, request.machine, os.environ, meeting=meeting)

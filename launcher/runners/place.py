@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher.errors import Mistake, RequestError
-from launcher.launch.torchrun import endpoint_host
-from launcher.runners.address import is_free
+from launcher.launch.torchrun import Meeting, endpoint_host
+from launcher.recipe.node_range import NodeRange
+from launcher.runners.address import interface_towards, is_free, own_address
 from launcher.runners.known_host import known_as_own
 from launcher.runners.supervise import Signals
 
@@ -64,6 +65,31 @@ class Place:
         if wrong:
             raise RequestError([Mistake("--rendezvous", wrong, cure)])
         return own is not None
+
+
+def meeting_at(
+    endpoint: str, name: str, machines: NodeRange, *, leads: bool, place: Place | None = None, node: str = ""
+) -> Meeting:
+    """How this machine meets the others, whatever it is for.
+
+    Args:
+        endpoint: host and port of the machine that keeps the rendezvous.
+        name: of the rendezvous.
+        machines: how many there are, or may be.
+        leads: whether this one keeps it.
+        place: of this one, where each has one.
+        node: the launcher of this machine, by which it knows its own ranks.
+    """
+    return Meeting(
+        endpoint=endpoint,
+        name=name,
+        machines=machines,
+        address=own_address(),
+        host=leads,
+        node=node,
+        place=place.rank if place else None,
+        interface=interface_towards(endpoint_host(endpoint)),
+    )
 
 
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):([0-9]+)")
