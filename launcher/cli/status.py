@@ -20,9 +20,9 @@ def status(
     from launcher.cli.run_here import shown_path
     from launcher.rundir.layout import RunDirectory
     from launcher.rundir.status import RunStatus
-    from launcher.runners.jobs import find_job, job_run, submitted_runs
+    from launcher.runners.jobs import find_job, job_runs, submitted_runs
 
-    found = [job_run(run, runs)] if run is not None else submitted_runs(runs)
+    found = job_runs(run, runs) if run is not None else submitted_runs(runs)
     jobs = [find_job(one) for one in found]
     told = [job.state() if job else None for job in jobs]
 

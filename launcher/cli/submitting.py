@@ -16,6 +16,7 @@ from launcher.runners.jobs import SubmittedJob, find_job
 from launcher.runners.new_run import fresh_id, has_begun, refuse_no_name
 from launcher.runners.not_taken import as_before_unless_taken
 from launcher.runners.resume import has_changed, is_done, unfinished_run
+from launcher.runners.runs_option import runs_option
 
 _Submission = TypeVar("_Submission", bound=Submission)
 
@@ -69,8 +70,8 @@ def submit_job(
         job = send(submission, run)
     if job is None:
         return ExitCode.DONE
-    number = job.number
-    console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
+    ask = f"{job.number}{runs_option(run.path.parent)}"
+    console.print(f"job: {job.number} (launcher status {ask}, launcher logs -f {ask}, launcher cancel {ask})")
     return ExitCode.DONE
 
 
@@ -88,7 +89,8 @@ def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:
     if job is not None and state is not None and state.active:
         raise RunDirectoryHeldError(
             f"{run.path} has job {job.number} already, which is {state}. "
-            f"Wait for it, end it (launcher cancel {job.number}), or choose another --run-id."
+            f"Wait for it, end it (launcher cancel {job.number}{runs_option(run.path.parent)}), "
+            "or choose another --run-id."
         )
     if not has_begun(run):
         return False

@@ -15,6 +15,7 @@ from launcher.runners import slurm
 from launcher.runners.new_run import create_run_directory, has_begun
 from launcher.runners.not_taken import as_before_unless_taken
 from launcher.runners.resume import has_changed, is_done
+from launcher.runners.runs_option import runs_option
 from launcher.words import plural
 
 
@@ -59,8 +60,10 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
         jobs = slurm.submit_array(array, directories)
     for one, job in zip(left, jobs, strict=True):
         console.print(f"job: {job.number}  {one.run.run_id}", markup=False)
-    folder = shown_path(sweep.folder.absolute())
-    console.print(f"runs: {folder} (launcher status --runs {folder}, launcher logs {jobs[0].number} --runs {folder})")
+    there, first = runs_option(sweep.folder), jobs[0].number
+    all_of_them = first.partition("_")[0]
+    ask = f"launcher status{there}, launcher logs {first}{there}, launcher cancel {all_of_them}{there}"
+    console.print(f"runs: {shown_path(sweep.folder.absolute())} ({ask})", markup=False)
     return ExitCode.DONE
 
 

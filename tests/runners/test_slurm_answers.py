@@ -150,3 +150,85 @@ def test_ctrl_c_while_sbatch_hangs_leaves_nothing_and_says_so(
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, f"launcher: Interrupted, before sbatch has answered. {SEE}\n")
     assert list((runs / "runs").iterdir()) == []
+
+
+STATES = """
+for one in "$@"; do case $one in --jobs=*) job=${one#--jobs=};; esac; done
+if grep -q "scancel.* $job\\$" "$TOLD"; then echo "$AFTER|0:00|1:00|"; else echo "$BEFORE|0:00|1:00|(Priority)"; fi
+"""
+
+
+def asking(programs: Programs, runs: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return launcher(*command, "--runs", str(runs), env={**programs.env, **env})
+
+
+@pytest.mark.parametrize("state", ["CONFIGURING", "PENDING", "hello"])
+def test_what_does_not_run_is_cancelled_whatever_its_state(state: str, programs: Programs, tmp_path: Path) -> None:
+    programs.write(sbatch="echo 4711", squeue=STATES, scancel="", scontrol="")
+    submit(programs, tmp_path)
+    done = asking(programs, tmp_path, "cancel", "it", BEFORE=state, AFTER="CANCELLED")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "job: 4711, CANCELLED")
+    assert programs.told.count("scancel 4711") == 1
+    for ended in ("LAUNCH_FAILED", "RECONFIG_FAIL"):
+        done = asking(programs, tmp_path, "cancel", "it", BEFORE=ended, AFTER=ended)
+        assert done.stdout == f"job: 4711, {ended}: there is nothing to end\n"
+
+
+def test_a_job_that_does_not_end_is_given_up(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.write(squeue=STATES, scancel="", scontrol="")
+    for name, value in {**programs.env, "BEFORE": "STAGE_OUT", "AFTER": "STAGE_OUT"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "_GIVE_UP", 1.0)
+    with pytest.raises(slurm.SlurmError, match="Job 12 was told to end, and is still STAGE_OUT after 1 seconds"):
+        slurm.Job("12").end(now=False, say=print)
+
+
+def test_an_array_is_shown_and_ended_by_its_number(programs: Programs, tmp_path: Path) -> None:
+    programs.write(sbatch="echo 4711", squeue=STATES, scancel="", scontrol="")
+    shown = sweep(programs, tmp_path).stdout
+    folder, states = tmp_path / "mortal-sweep", {"BEFORE": "PENDING", "AFTER": "CANCELLED"}
+    assert f"launcher cancel 4711 --runs {folder})" in shown
+    told = asking(programs, folder, "status", "4711", **states).stdout.splitlines()
+    assert [line for line in told if line.startswith("job")] == [
+        "job: 4711_0, PENDING, Priority",
+        "job: 4711_1, PENDING, Priority",
+    ]
+    one = asking(programs, folder, "logs", "4711", **states)
+    assert one.stderr == "launcher: Job 4711 is an array of 2 runs. Name one: 4711_0, say.\n"
+    ended = asking(programs, folder, "cancel", "4711", **states).stdout.splitlines()
+    assert [line for line in ended if line.startswith("job")] == ["job: 4711_1, CANCELLED", "job: 4711_0, CANCELLED"]
+
+
+def test_commands_are_shown_as_they_can_be_typed(programs: Programs, tmp_path: Path) -> None:
+    programs.write(sbatch="echo 4711", squeue=STATES)
+    there = f"4711 --runs {tmp_path}/runs"
+    said = f"job: 4711 (launcher status {there}, launcher logs -f {there}, launcher cancel {there})"
+    assert submit(programs, tmp_path / "runs").stdout.splitlines()[-1] == said
+    again = submit(programs, tmp_path / "runs")
+    assert f"end it (launcher cancel {there}), or" in again.stderr
+    silent = asking(programs, tmp_path / "runs", "logs", "4711")
+    assert silent.stderr == f"launcher: Job 4711 has printed nothing yet. Ask how it stands: launcher status {there}\n"
+    here = launcher("submit", MORTAL, "--to", "slurm", env=programs.env, cwd=tmp_path)  # in the default folder
+    assert here.stdout.splitlines()[-1].startswith("job: 4711 (launcher status 4711, launcher logs -f 4711, ")
+
+
+def test_following_a_job_outlives_a_question_that_fell(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.write(
+        squeue="""case $(wc -l < "$TOLD") in
+1) echo "RUNNING|0:10|1:00|node0";;
+2) echo "Socket timed out on send/recv operation" >&2; exit 1;;
+*) echo "COMPLETED|0:10|1:00|node0";;
+esac"""
+    )
+    for name, value in programs.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "_ASK", 0.0)
+    run = RunDirectory(tmp_path)
+    run.slurm.mkdir()
+    run.slurm_log.write_text("a line\n")
+    assert list(slurm.Job("12").output(run, follow=True)) == ["a line"]
+    assert len(programs.told) == 3
