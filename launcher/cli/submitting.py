@@ -32,8 +32,11 @@ def chosen_run(request: Request, choice: RunChoice) -> RunDirectory:
         RunDirectoryUnusableError: its id is no name.
     """
     name = request.plan.recipe.name
-    run_id = choice.run_id or (unfinished_run(choice.runs, name) if choice.resume else None)
-    run_id = run_id or fresh_id(name, datetime.now())
+    run_id = choice.run_id
+    if run_id is None and choice.resume:
+        run_id = unfinished_run(choice.runs, name)
+    if run_id is None:
+        run_id = fresh_id(name, datetime.now())
     refuse_no_name(run_id)
     return RunDirectory((choice.runs / run_id).absolute())
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from launcher.errors import Mistake, RequestError
+from launcher.errors import Mistake, RequestError, quoted
 from launcher.launch.torchrun import Meeting, endpoint_host
 from launcher.recipe.node_range import NodeRange
 from launcher.runners.address import interface_towards, is_free, own_address
@@ -159,11 +159,15 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
         environ: the environment of this process.
 
     Raises:
-        RequestError: srun has started more than one launcher on a machine.
+        RequestError: srun has started more than one launcher on a machine, or a variable of Slurm's is no number.
     """
     if "SLURM_STEP_ID" not in environ or "SLURM_NODEID" not in environ:
         return None
-    nodes, tasks = (int(environ.get(f"SLURM_STEP_NUM_{what}", "1")) for what in ("NODES", "TASKS"))
+    said = {name: environ.get(name, "1") for name in ("SLURM_NODEID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS")}
+    if wrong := [Mistake(name, f"is {quoted(value)}, and Slurm sets a number", "Unset SLURM_STEP_ID, or use srun")
+                 for name, value in said.items() if not value.isdecimal()]:  # fmt: skip
+        raise RequestError(wrong)
+    rank, nodes, tasks = map(int, said.values())
     if tasks != nodes:
         raise RequestError(
             [
@@ -175,4 +179,4 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
             ]
         )
     names = (environ.get("SLURM_JOB_ID", "0"), environ.get("SLURM_RESTART_COUNT", "0"), environ["SLURM_STEP_ID"])
-    return Place(int(environ["SLURM_NODEID"]), nodes, ".".join(names))
+    return Place(rank, nodes, ".".join(names))

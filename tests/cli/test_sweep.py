@@ -122,6 +122,7 @@ def test_a_signal_ends_the_sweep_and_the_next_goes_on(line: Path) -> None:
         (("launch.nodes=1,2",), "launch.nodes: this command starts the ranks of one machine. Hand the sweep to Slurm"),
         (("launch.nodes=1:2",), "launch.nodes: this command starts the ranks of one machine. Hand the sweep to Slurm"),
         (("optimizer.lr=1,2", "--sweep-id", "a/b"), "--sweep-id 'a/b': use up to 128 letters"),
+        (("optimizer.lr=1,2", "--sweep-id", ""), "--sweep-id '': use up to 128 letters"),
         (("optimizer.lr=1,2", "--at-once", "2"), "--at-once: is for runs that an engine takes. Say which: --to slurm."),
     ],
 )

@@ -186,6 +186,14 @@ def test_the_file_and_the_line_are_named(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"launcher: {recipe}:3: launch.nodes: a job of Slurm has a fixed number of machines")
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("command", [("submit", "--to", "slurm"), ("run",)])
+def test_an_empty_name_is_none(command: tuple[str, ...], dry: tuple[str, ...], tmp_path: Path) -> None:
+    done = launcher(*command, str(MORTAL), "--run-id", "", "--runs", str(tmp_path / "runs"), *dry)
+    assert (done.returncode, done.stdout, (tmp_path / "runs").exists()) == (2, "", False)
+    assert done.stderr.startswith("launcher: --run-id '': use up to 128 letters, digits")
+
+
 def test_a_folder_that_a_script_cannot_hold_is_refused(tmp_path: Path) -> None:
     done = launcher("submit", str(MORTAL), "--runs", str(tmp_path / 'a"b'))
     assert done.returncode == 2
@@ -284,6 +292,14 @@ def test_the_place_of_a_machine_in_a_step() -> None:
     assert slurm_place({"SLURM_JOB_ID": "12", "SLURM_NODEID": "0"}) is None  # the script of a job: no step
     with pytest.raises(RequestError, match=r"has started 4 launchers on 2 of its nodes.*Use --ntasks-per-node=1"):
         slurm_place({**STEP, "SLURM_STEP_NUM_TASKS": "4"})
+
+
+@pytest.mark.parametrize("name", ["SLURM_NODEID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS"])
+def test_a_variable_of_slurm_that_is_no_number(name: str, tmp_path: Path) -> None:
+    done = launcher("run", str(MORTAL), "--runs", str(tmp_path), env={**STEP, name: "abc"})
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    said = f"launcher: {name}: is 'abc', and Slurm sets a number. Unset SLURM_STEP_ID, or use srun.\n"
+    assert done.stderr == said
 
 
 def test_a_step_of_another_number_of_machines_is_refused(tmp_path: Path) -> None:
