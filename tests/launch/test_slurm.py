@@ -77,9 +77,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("launch.nodes=1:4",),
         "launch.nodes: a job of Slurm has a fixed number of machines, not 1:4. Set launch.nodes=4.",
     ),
-    "accelerate": (
-        ("launch.nodes=2", "launch.method=accelerate"),
-        "launch.method: accelerate starts the ranks of one machine, and launch.nodes is 2. Set launch.method=torchrun.",
+    "ray": (
+        ("launch.nodes=2", "launch.method=ray"),
+        "launch.method: ray places ranks on the machines of its own cluster, and a job of Slurm starts those of each "
+        "machine. Set launch.method=torchrun.",
     ),
     "auto": (
         ("launch.device=auto", "launch.nproc_per_node=auto"),
