@@ -13,6 +13,7 @@ from launcher.launch.elsewhere import as_planned, code_folders
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
+from launcher.recipe.slurm_rules import gpus_in_gres
 from launcher.rundir.layout import RunDirectory
 
 _IN_CONTAINER = "python3"  # its Python is not the one here
@@ -119,7 +120,7 @@ def options_of(plan: Plan, log: Path) -> Iterator[str]:
     yield f"--nodes={plan.topology.nodes}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={_cores(plan)}"
-    if _gpus(plan):
+    if _gpus(plan) and gpus_in_gres(recipe) is None:
         yield f"--gpus-per-node={_gpus(plan)}"
     for name, value in (
         ("mem", slurm.memory),

@@ -72,6 +72,17 @@ def test_the_file_that_is_named_is_the_one_that_runs_here(tmp_path: Path) -> Non
     assert ".." not in shown.stdout
 
 
+@pytest.mark.parametrize(
+    ("gres", "counted"), [("gpu:a100:4", 4), ("gpu:h100_80g:2,gpu:t4:2,nvme:1", 4), ("gpu:t4", 1), ("nvme:1", None)]
+)
+def test_gpus_of_a_kind(gres: str, counted: int | None) -> None:
+    """Either says how many: of two options Slurm would take one. "0" is all memory of a machine."""
+    more = (f"launch.slurm.options={{gres: '{gres}'}}", "launch.slurm.memory=0", "launch.device=cuda")
+    script = script_of(job_of(MORTAL, [f"launch.slurm.gpus_per_node={counted or 4}", "launch.nproc_per_node=1", *more]))
+    assert (f"#SBATCH --gres={gres}\n" in script, "--gpus-per-node=4" in script) == (True, counted is None)
+    assert "#SBATCH --mem=0\n" in script
+
+
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "elastic": (
         ("launch.nodes=1:4",),
@@ -127,6 +138,16 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "an option that it cannot do with": (
         ("launch.slurm.options={no-requeue: true}",),
         "launch.slurm.options.no-requeue: the launcher writes this option itself, or cannot do with it. Delete it.",
+    ),
+    "two numbers of gpus": (
+        ("launch.device=cuda", "launch.slurm.gpus_per_node=2", "launch.slurm.options={gres: 'gpu:a100:4'}"),
+        "launch.slurm.options.gres: asks for 4 of a machine's GPUs, and launch.slurm.gpus_per_node is 2. "
+        "Set launch.slurm.gpus_per_node=4.",
+    ),
+    "no memory": (
+        ("launch.slurm.memory=64",),
+        'launch.slurm.memory: must be a whole number and K, M, G or T, such as 64G, or "0" for all that a machine has, '
+        "not '64'.",
     ),
     "another line": (
         ('launch.slurm.options={comment: "a # b"}',),
