@@ -69,6 +69,10 @@ class RequestError(LauncherError):
         )
 
 
+class PerhapsTakenError(LauncherError):
+    """An engine has taken a job, or may have, and what it calls it is not on record: nothing of it is withdrawn."""
+
+
 class RunDirectoryHeldError(LauncherError):
     """Another launch is writing to the run directory."""
 

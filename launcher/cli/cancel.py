@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher.cli.arguments import RunOrJobArgument, RunsOption
+
+if TYPE_CHECKING:
+    from launcher.rundir.layout import RunDirectory
 
 
 def cancel(
@@ -15,16 +18,23 @@ def cancel(
     runs: RunsOption = Path("runs"),
     now: Annotated[bool, typer.Option("--now", help="Do not wait for an update and a checkpoint.")] = False,
 ) -> None:
-    """End the job of a run: at its next update, with a checkpoint, and it is not queued again.
+    """End the job of a run: at its next update, with a checkpoint, and it is not queued again; or all of an array.
 
     Of one that has ended, what Kubernetes still has is deleted.
     """
+    from launcher.runners.jobs import job_runs
+
+    # The last first: what waits for machines is behind what has them, and would begin.
+    for directory in reversed(job_runs(run, runs)):
+        _end(directory, now=now)
+
+
+def _end(directory: RunDirectory, *, now: bool) -> None:
     from launcher.cli.run_here import shown_path
     from launcher.rundir.status import RunStatus
-    from launcher.runners.jobs import clear_away, job_of, job_run
+    from launcher.runners.jobs import clear_away, job_of
     from launcher.words import plural
 
-    directory = job_run(run, runs)
     job = job_of(directory)
     before, forgotten = job.state(), f"which {job.engine} knows no more"
     if before is None or not before.active:

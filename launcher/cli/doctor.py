@@ -15,10 +15,14 @@ def doctor(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="RECIPE", help="Measure the network that this recipe will have.")
     ] = None,
-    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, help="Machines; start this on each.")] = 1,
-    node_rank: Annotated[int, typer.Option("--node-rank", metavar="R", min=0, help="This one's number, from 0.")] = 0,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", metavar="N", help="Machines that measure together; start this on each.")
+    ] = None,
+    node_rank: Annotated[
+        int | None, typer.Option("--node-rank", metavar="R", help="Which of them this is, from 0.")
+    ] = None,
     rendezvous: Annotated[
-        str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Where they meet: number 0, a free port.")
+        str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Machine 0, and a port there that is free.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
     runs: RunsOption = Path("runs"),
@@ -30,16 +34,17 @@ def doctor(
     import os
     from contextlib import nullcontext
 
-    from launcher.cli.doctor_network import Together, measure, read_measurable
+    from launcher.cli.doctor_network import measure, read_measurable
     from launcher.cli.doctor_text import print_cost, print_finding, print_json
     from launcher.cli.output import lasting_console
     from launcher.doctor.examine import examine
     from launcher.errors import ExitCode, Mistake, RequestError
+    from launcher.runners.place import place_by_hand
 
-    if recipe is None and (overrides or nodes > 1 or rendezvous):
+    place = place_by_hand(nodes, node_rank, rendezvous)
+    if recipe is None and (overrides or place is not None):
         raise RequestError([Mistake("--recipe", "is missing: what is measured, is so for a recipe", "Name one")])
-    together = Together.of(nodes, node_rank, rendezvous)
-    request = None if recipe is None else read_measurable(recipe, overrides or [], together)
+    request = None if recipe is None else read_measurable(recipe, overrides or [], place)
     console, findings = lasting_console(soft_wrap=True), []
     with nullcontext() if as_json else console.status("looking at this machine"):
         for finding in examine(os.environ, Path.home(), runs):
@@ -47,7 +52,7 @@ def doctor(
             if not as_json:
                 print_finding(console, finding)
     code = ExitCode.DONE
-    measured = None if request is None else measure(request, runs, together)
+    measured = None if request is None else measure(request, runs, place)
     if isinstance(measured, ExitCode):
         code, measured = measured, None
     if measured is not None:

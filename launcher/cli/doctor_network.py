@@ -3,77 +3,41 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from launcher.cli.by_hand import request_by_hand
 from launcher.cli.output import LastingOutput
 from launcher.cli.prove_here import Steps
 from launcher.cli.request import Request, read_request
-from launcher.cli.watched import say_cause, watched
+from launcher.cli.watched import watched
 from launcher.doctor.finding import Finding, ok, warning
 from launcher.errors import ExitCode, Mistake, RequestError
 from launcher.launch.build import build_launch, numbered
-from launcher.launch.torchrun import Meeting
 from launcher.plan.network import NetworkCost, bus_bandwidth
-from launcher.recipe.node_range import NodeRange
+from launcher.recipe.load import load_recipe
 from launcher.rundir.generation import take_over
+from launcher.rundir.layout import RunDirectory
 from launcher.rundir.lock import held
 from launcher.rundir.network import MEASURE, STEP_MARK, NetworkMeasured
+from launcher.runners.gathering import gathered
 from launcher.runners.new_run import create_run_directory, fresh_id
-from launcher.runners.supervise import listening
+from launcher.runners.outcome import Outcome
+from launcher.runners.place import Place, meeting_at
+from launcher.runners.supervise import Signals, listening
 from launcher.runners.watch import Limits
 from launcher.words import count, size
 
-_ENDPOINT = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 _NAME = "doctor"
+_LINES = 20  # of a log that are shown where ranks fail
 _MUCH = 0.5  # the share of an update's time from which on the network deserves a warning
-
-
-@dataclass(frozen=True)
-class Together:
-    """The machines that measure together.
-
-    Attributes:
-        nodes: how many.
-        rank: this one's number.
-        endpoint: where they meet; empty for one alone.
-    """
-
-    nodes: int = 1
-    rank: int = 0
-    endpoint: str = ""
-
-    @staticmethod
-    def of(nodes: int, rank: int, endpoint: str | None) -> Together:
-        """From the command line.
-
-        Raises:
-            RequestError: the numbers do not go together, or the machines have nowhere to meet.
-        """
-        mistakes = []
-        if rank >= nodes:
-            mistakes.append(Mistake("--node-rank", f"is {rank}, and the machines are numbered from 0 to {nodes - 1}",
-                                    "Give each its own number, or more --nodes"))  # fmt: skip
-        if nodes > 1 and not _ENDPOINT.fullmatch(endpoint or ""):
-            said = "is missing" if endpoint is None else f"cannot be {endpoint!r}"
-            mistakes.append(Mistake("--rendezvous", said, "Write the name of number 0 and a port: host:29400"))
-        if mistakes:
-            raise RequestError(mistakes)
-        return Together(nodes, rank, endpoint or "")
-
-    @property
-    def meeting(self) -> Meeting | None:
-        """How torchrun finds the others."""
-        if self.nodes == 1:
-            return None
-        return Meeting(self.endpoint, _NAME, NodeRange(self.nodes, self.nodes), host=self.rank == 0)
 
 
 @dataclass(frozen=True)
@@ -119,66 +83,113 @@ class Measured:
         return [ok("network", said)]
 
 
-def read_measurable(recipe: Path, overrides: Sequence[str], together: Together) -> Request:
+def read_measurable(recipe: Path, overrides: Sequence[str], place: Place | None) -> Request:
     """A recipe whose network can be measured.
 
     Args:
         recipe: the recipe file.
         overrides: `key.path=value`.
-        together: the machines.
+        place: of this machine, where there are several.
 
     Raises:
         RequestError: the recipe is wrong, or cannot be measured so.
     """
-    several = [f"launch.nodes={together.nodes}", "launch.method=torchrun"] if together.nodes > 1 else []
-    request = read_request(recipe, [*overrides, *several])
+    if place is None:
+        request = read_request(recipe, overrides)
+    else:
+        launch = load_recipe(recipe, overrides).recipe.launch
+        several = [f"launch.nodes={place.nodes}"] if launch.elastic else []  # so many of them are measured
+        request = request_by_hand(recipe, [*overrides, *several], place, os.environ)
     plan = request.plan
     mistakes = []
     if plan.recipe.script is not None:
         mistakes.append(Mistake("script", "a script has a model of its own, which cannot be timed", "Write a task"))
     if plan.recipe.batch.micro == "auto":
         mistakes.append(Mistake("batch.micro", "auto is worked out by a run, and one size is timed", "Give a number"))
-    if together.nodes == 1 and (plan.topology.nodes > 1 or plan.recipe.launch.elastic):
+    if place is None and (plan.topology.nodes > 1 or plan.recipe.launch.elastic):
         cure = "On each machine give --nodes, --node-rank and --rendezvous, or set launch.nodes=1"
         mistakes.append(Mistake("launch.nodes", f"is {plan.recipe.launch.nodes}, and this is one machine", cure))
+    if place is not None and plan.recipe.launch.method == "ray":
+        wrong = "ray places the ranks by itself, and machines that are started by hand have their places"
+        mistakes.append(Mistake("launch.method", wrong, "Set launch.method=torchrun"))
     if mistakes:
         raise RequestError(mistakes).located(request.loaded.marks)
     return request
 
 
-def measure(request: Request, runs: Path, together: Together) -> Measured | ExitCode:
-    """Measure with the recipe's ranks; where they fail or are stopped, why has been said.
+def measure(request: Request, runs: Path, place: Place | None) -> Measured | ExitCode:
+    """Measure with the recipe's ranks; where they fail or are stopped, why has been said. Nothing stays in the folder.
 
     Args:
         request: the recipe with its plan.
-        runs: the folder of all runs; what the ranks have written there stays if they fail.
-        together: the machines.
+        runs: the folder of all runs.
+        place: of this machine, where there are several.
 
     Returns:
         What was measured, or the exit code that says why it was not.
+
+    Raises:
+        RequestError: the machines cannot meet there.
+        HostUnknownError: nobody knows the name of the first machine.
+        MachineMissingError: another machine has not come.
     """
+    recipe, several = request.plan.recipe, place if place is not None and place.nodes > 1 else None
+    with listening() as signals:
+        if several is not None and not _all_there(several, recipe.parallel.timeout, signals):
+            return ExitCode.INTERRUPTED
+        run = create_run_directory(runs, fresh_id(f"{recipe.name}-{_NAME}", datetime.now()), fresh=True)
+        try:
+            outcome = _outcome(request, run, several, signals)
+            if outcome.exit_code != ExitCode.DONE:
+                _say_failure(outcome)
+                return ExitCode(outcome.exit_code)
+            found = NetworkMeasured.read(run)
+        finally:
+            shutil.rmtree(run.path, ignore_errors=True)
+    return Measured(request, found, _cost(request, found))
+
+
+def _all_there(place: Place, patience: float, signals: Signals) -> bool:
+    """Whether all machines have come; a signal may have come first."""
+
+    def say(sentence: str) -> None:
+        print(sentence, file=LastingOutput(sys.stderr), flush=True)
+
+    return place.reach(patience, signals, say) and gathered(place, patience, signals, say, "launcher doctor")
+
+
+def _outcome(request: Request, run: RunDirectory, place: Place | None, signals: Signals) -> Outcome:
+    """The end of the ranks, which leave what they have measured in a directory."""
     plan = request.plan
-    run = create_run_directory(runs, fresh_id(f"{plan.recipe.name}-{_NAME}", datetime.now()), fresh=True)
-    with listening() as signals, held(run):
-        spec = build_launch(
-            plan, run, request.machine, os.environ, worker_arguments=(MEASURE,), meeting=together.meeting
-        )
+    meeting = None
+    if place is not None:
+        machines = plan.recipe.launch.machines
+        meeting = meeting_at(place.endpoint, _NAME, machines, leads=place.rank == 0, place=place)
+    with held(run):
+        spec = build_launch(plan, run, request.machine, os.environ, worker_arguments=(MEASURE,), meeting=meeting)
         steps = Steps(Console(file=sys.stderr), STEP_MARK)
-        outcome = watched(numbered(spec, take_over(run)), run, steps, signals, plan.recipe.launch.grace, Limits())
-    if outcome.exit_code != ExitCode.DONE:
-        say_cause(outcome)
-        if not outcome.cause:
-            print(f"launcher: {outcome.status.state}", file=LastingOutput(sys.stderr))
-        return ExitCode(outcome.exit_code)
-    found = NetworkMeasured.read(run)
-    shutil.rmtree(run.path, ignore_errors=True)
+        return watched(numbered(spec, take_over(run)), run, steps, signals, plan.recipe.launch.grace, Limits())
+
+
+def _say_failure(outcome: Outcome) -> None:
+    """Say why nothing was measured, with the end of the log that tells more: the log goes."""
+    cause, failure = outcome.cause or outcome.status.state, outcome.status.failure
+    lines = list[str]()
+    if failure is not None:
+        cause = cause.removesuffix(f" Its log: {failure.log}")
+        with suppress(OSError):
+            lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
+    end = ["The end of its log:", *(f"  {line}" for line in lines[-_LINES:])] if lines else []
+    print("\n".join([f"launcher: {cause}", *end]), file=LastingOutput(sys.stderr))
+
+
+def _cost(request: Request, found: NetworkMeasured) -> NetworkCost:
+    plan = request.plan
     whole = found.message_seconds or 0.0
     scale = found.bytes_per_update / found.message_bytes if found.message_bytes else 0.0
     reduces = plan.recipe.parallel.abilities.reduces
     every = reduces == "micro-step" or (reduces == "choice" and not plan.recipe.parallel.fsdp.defer_reduction)
-    return Measured(
-        request, found, NetworkCost(found.micro_seconds, plan.batch.accumulation, whole * scale, every_step=every)
-    )
+    return NetworkCost(found.micro_seconds, plan.batch.accumulation, whole * scale, every_step=every)
 
 
 def described(measured: Measured) -> list[tuple[str, str, str]]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from launcher.cli.request import Request
 from launcher.launch.build import build_launch
 from launcher.launch.spec import LaunchSpec
-from launcher.launch.torchrun import RENDEZVOUS_PORT, Meeting, endpoint_host
+from launcher.launch.torchrun import RENDEZVOUS_PORT, Meeting
+from launcher.recipe.node_range import NodeRange
 from launcher.rundir.generation import read_generation
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.address import interface_towards, own_address
 from launcher.runners.new_run import fresh_id, refuse_no_name, shared_id
-from launcher.runners.place import Place
+from launcher.runners.place import Place, meeting_at
 from launcher.runners.rounds import Round
 
 
@@ -47,7 +48,12 @@ def preview(
         by = interface_towards(own)
         meeting = Meeting(f"{own}:{RENDEZVOUS_PORT}", name, launch.machines, interface=by)
     elif place is not None and by_hand:
-        first = Round(read_generation(run) + 1, launch=place.launch)  # the number with which the run is taken over
-        by = interface_towards(endpoint_host(place.endpoint))
-        meeting = Meeting(place.endpoint, first.meeting_of(run), launch.machines, place=place.rank, interface=by)
+        meeting = meeting_by_hand(place, run)
     return build_launch(request.plan, run, request.machine, os.environ, meeting=meeting)
+
+
+def meeting_by_hand(place: Place, run: RunDirectory) -> Meeting:
+    """How the machines of a run will meet that somebody starts one by one."""
+    first = Round(read_generation(run) + 1, launch=place.launch)  # the number with which the run is taken over
+    machines = NodeRange(place.nodes, place.nodes)
+    return meeting_at(place.endpoint, first.meeting_of(run), machines, leads=place.rank == 0, place=place)

@@ -18,7 +18,6 @@ from launcher.cli.watched import say_cause
 from launcher.errors import ExitCode, LauncherError, Mistake, RequestError, RunDirectoryHeldError
 from launcher.launch.build import build_launch, numbered
 from launcher.launch.spec import LaunchSpec
-from launcher.launch.torchrun import Meeting, endpoint_host
 from launcher.plan.changes import changes
 from launcher.plan.plan_file import read_plan
 from launcher.plan.planner import Plan, plan_again
@@ -28,14 +27,14 @@ from launcher.rundir.generation import read_generation, take_over
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.rundir.lock import held, is_held
 from launcher.rundir.status import RunStatus
-from launcher.runners.address import free_port, interface_towards, own_address
+from launcher.runners.address import free_port, own_address
 from launcher.runners.follower import Follower
 from launcher.runners.fork import kept_unless_begun, settle_fork
 from launcher.runners.local import LocalRunner
 from launcher.runners.new_run import begin_new, has_begun
 from launcher.runners.nodes import Node, present
 from launcher.runners.outcome import Outcome, cut_short, machine_lost
-from launcher.runners.place import Place
+from launcher.runners.place import Place, meeting_at
 from launcher.runners.restarts import RestartBudget
 from launcher.runners.resume import ending_on_record, go_on, has_changed, is_done, take_up, with_history
 from launcher.runners.rounds import Round
@@ -306,15 +305,7 @@ class Launcher:
         return replace(spec, files={})  # who leads has written them
 
     def _spec(self, round_: Round, plan: Plan, *, leads: bool) -> LaunchSpec:
-        meeting = Meeting(
-            endpoint=round_.endpoint,
-            name=round_.meeting_of(self._run),
-            machines=NodeRange(self._launch.machines.least, len(round_.nodes)),
-            address=own_address(),
-            host=leads,
-            node=self._me.name,
-            place=self._place.rank if self._place else None,
-            interface=interface_towards(endpoint_host(round_.endpoint)),
-        )
+        name, machines = round_.meeting_of(self._run), NodeRange(self._launch.machines.least, len(round_.nodes))
+        meeting = meeting_at(round_.endpoint, name, machines, leads=leads, place=self._place, node=self._me.name)
         spec = build_launch(plan, self._run, self._request.machine, os.environ, meeting=meeting)
         return numbered(spec, round_.number, round_.after)

@@ -21,9 +21,9 @@ def status(
     from launcher.errors import ExitCode, LauncherError
     from launcher.rundir.layout import RunDirectory
     from launcher.rundir.status import RunStatus
-    from launcher.runners.jobs import SubmittedJob, find_job, job_run, submitted_runs
+    from launcher.runners.jobs import SubmittedJob, find_job, job_runs, submitted_runs
 
-    found = [job_run(run, runs)] if run is not None else submitted_runs(runs)
+    found = job_runs(run, runs) if run is not None else submitted_runs(runs)
     silent = False
 
     def asked(job: SubmittedJob) -> str:

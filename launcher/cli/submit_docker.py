@@ -12,6 +12,7 @@ from launcher.launch.docker import Container, docker_run
 from launcher.launch.docker_fit import fit_image
 from launcher.launch.elsewhere import refuse_unset
 from launcher.launch.submission import Submission
+from launcher.recipe.files import without_dots
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import docker
 
@@ -58,8 +59,8 @@ def container_of(
         RequestError: the recipe cannot run in a container.
     """
     recipe = request.plan.recipe
-    folder = Path(os.path.normpath(request.loaded.path.absolute())).parent
-    run = RunDirectory(Path(os.path.normpath(run.path.absolute())))
+    folder = without_dots(request.loaded.path.absolute()).parent
+    run = RunDirectory(without_dots(run.path.absolute()))
     try:
         image = fit_image(recipe, folder, run.path.parent, image or recipe.launch.docker.image)
         refuse_unset("launch.docker.env", recipe.launch.docker.env, os.environ)

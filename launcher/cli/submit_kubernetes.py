@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from launcher.cli.request import Request, read_request
 from launcher.errors import RequestError
 from launcher.launch.kubernetes import KubernetesJob, kubernetes_job
 from launcher.launch.kubernetes_fit import cluster_machine, refuse_code
+from launcher.recipe.files import without_dots
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.kubernetes import ClusterJob, submit
 
@@ -44,7 +44,7 @@ def send(request: Request, submission: KubernetesJob, run: RunDirectory) -> Clus
 
 
 def _folder(request: Request) -> Path:
-    return Path(os.path.normpath(request.loaded.path.absolute())).parent
+    return without_dots(request.loaded.path.absolute()).parent
 
 
 def _times(run: RunDirectory) -> int:

@@ -9,6 +9,7 @@ from launcher.cli.request import Request, read_request
 from launcher.launch.slurm import slurm_job
 from launcher.launch.slurm_fit import node_machine, refuse_folder
 from launcher.launch.submission import Submission
+from launcher.recipe.files import without_dots
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import slurm
 
@@ -26,7 +27,7 @@ def read(recipe: Path, overrides: Sequence[str], runs: Path) -> Request:
 
 def job(request: Request, run: RunDirectory, *, resume: bool = False) -> Submission:
     """The job of a run, which a dry run prints."""
-    return slurm_job(request.plan, run)
+    return slurm_job(request.plan, RunDirectory(without_dots(run.path)))
 
 
 def send(request: Request, submission: Submission, run: RunDirectory) -> slurm.Job:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import TypeVar
 
 from launcher.cli.output import lasting_console
@@ -16,7 +14,9 @@ from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners.jobs import SubmittedJob, find_job
 from launcher.runners.new_run import fresh_id, has_begun, refuse_no_name
+from launcher.runners.not_taken import as_before_unless_taken
 from launcher.runners.resume import has_changed, is_done, unfinished_run
+from launcher.runners.runs_option import runs_option
 
 _Submission = TypeVar("_Submission", bound=Submission)
 
@@ -32,8 +32,11 @@ def chosen_run(request: Request, choice: RunChoice) -> RunDirectory:
         RunDirectoryUnusableError: its id is no name.
     """
     name = request.plan.recipe.name
-    run_id = choice.run_id or (unfinished_run(choice.runs, name) if choice.resume else None)
-    run_id = run_id or fresh_id(name, datetime.now())
+    run_id = choice.run_id
+    if run_id is None and choice.resume:
+        run_id = unfinished_run(choice.runs, name)
+    if run_id is None:
+        run_id = fresh_id(name, datetime.now())
     refuse_no_name(run_id)
     return RunDirectory((choice.runs / run_id).absolute())
 
@@ -57,38 +60,25 @@ def submit_job(
         RunDirectoryHeldError: the run has a job already.
         RunDirectoryUnusableError: the directory cannot be made, or holds a run already and that is not wanted.
         RequestError: the recipe is not the one that the run was begun with.
+        PerhapsTakenError: the engine may have taken the job, and has not said what it calls it.
         LauncherError: the engine is not there, or does not take the job.
     """
     made = [folder for folder in (choice.runs, *choice.runs.parents) if not folder.exists()]
     run, console = chosen_directory(choice, request.plan.recipe.name), lasting_console(soft_wrap=True)
-    before, submission = find_job(run), None
-    try:
+    before = find_job(run)
+    with as_before_unless_taken([run.path, *made], taken=lambda: find_job(run) != before) as files:
         if _goes_on(run, request, resume=choice.resume) and is_done(run):
             console.print(f"done: {shown_path(run.path)} has gone to its end")
             return ExitCode.DONE
         announce(console, request.plan, run)
         submission = job_of(run)
+        files.remember(submission.files)
         job = send(submission, run)
-    except BaseException:
-        if find_job(run) == before:  # else the engine may have it, and is asked by what is kept of it
-            _clear_away(run, submission, made)
-        raise
     if job is None:
         return ExitCode.DONE
-    number = job.number
-    console.print(f"job: {number} (launcher status {number}, launcher logs -f {number}, launcher cancel {number})")
+    ask = f"{job.number}{runs_option(run.path.parent)}"
+    console.print(f"job: {job.number} (launcher status {ask}, launcher logs -f {ask}, launcher cancel {ask})")
     return ExitCode.DONE
-
-
-def _clear_away(run: RunDirectory, submission: Submission | None, made: Iterable[Path]) -> None:
-    """Remove what was written for a job that no engine has, and the folders in which nothing else is."""
-    files = submission.files if submission else {}
-    for path in files:
-        with suppress(OSError):
-            path.unlink()
-    for folder in (*{path.parent: None for path in files}, run.path, *made):
-        with suppress(OSError):  # it holds a run, and stays
-            folder.rmdir()
 
 
 def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:
@@ -105,7 +95,8 @@ def _goes_on(run: RunDirectory, request: Request, *, resume: bool) -> bool:
     if job is not None and state is not None and state.active:
         raise RunDirectoryHeldError(
             f"{run.path} has job {job.number} already, which is {state}. "
-            f"Wait for it, end it (launcher cancel {job.number}), or choose another --run-id."
+            f"Wait for it, end it (launcher cancel {job.number}{runs_option(run.path.parent)}), "
+            "or choose another --run-id."
         )
     if not has_begun(run):
         return False

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from launcher.cli.arguments import RecipeArgument, RunsOption
-from launcher.cli.submit import Engine
+
+
+class ArrayEngine(str, Enum):
+    """What takes the runs of a sweep as an array of jobs."""
+
+    SLURM = "slurm"
 
 
 def sweep(
@@ -18,7 +24,7 @@ def sweep(
         typer.Argument(metavar="KEY=A,B,C ...", help="Keys and their values, such as optimizer.lr=0.01,0.003."),
     ] = None,
     to: Annotated[
-        Engine | None, typer.Option("--to", help="What takes the runs as an array of jobs; default: this machine.")
+        ArrayEngine | None, typer.Option("--to", help="What takes the runs as an array of jobs; default: this machine.")
     ] = None,
     at_once: Annotated[
         int | None, typer.Option("--at-once", metavar="N", min=1, help="With --to: so many runs at the same time.")
@@ -39,10 +45,10 @@ def sweep(
 
     if to is None and at_once is not None:
         raise RequestError([Mistake("--at-once", "is for runs that an engine takes", "Say which: --to slurm")])
-    asked = read_sweep(recipe, settings or [], runs, sweep_id, for_slurm=to is Engine.SLURM)
+    asked = read_sweep(recipe, settings or [], runs, sweep_id, for_slurm=to is ArrayEngine.SLURM)
     if results:
         print_results(asked)
-    elif to is Engine.SLURM:
+    elif to is ArrayEngine.SLURM:
         from launcher.cli.sweep_slurm import preview_array, submit_array
 
         if dry_run:

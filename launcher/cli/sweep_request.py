@@ -71,7 +71,7 @@ def read_sweep(
     """
     combinations = grid(settings)
     base = load_recipe(recipe).recipe
-    name = sweep_id or f"{base.name}-sweep"
+    name = f"{base.name}-sweep" if sweep_id is None else sweep_id
     if not is_run_id(name):
         raise RunDirectoryUnusableError(f"--sweep-id {name!r}: use up to 128 letters, digits, dots, dashes or _.")
     group = [] if base.tracking.wandb.group else [f"tracking.wandb.group={name}"]

@@ -9,10 +9,13 @@ from launcher.errors import ExitCode, RequestError
 from launcher.launch.slurm_array import slurm_array
 from launcher.launch.slurm_fit import refuse_folder
 from launcher.launch.submission import Submission
+from launcher.recipe.files import without_dots
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import slurm
 from launcher.runners.new_run import create_run_directory, has_begun
+from launcher.runners.not_taken import as_before_unless_taken
 from launcher.runners.resume import has_changed, is_done
+from launcher.runners.runs_option import runs_option
 from launcher.words import plural
 
 
@@ -42,6 +45,7 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
         RequestError: the runs cannot be one array, or a recipe is not the one that its run was begun with.
         RunDirectoryUnusableError: a directory cannot be made.
         SlurmError: Slurm is not there, or does not take the array.
+        PerhapsTakenError: Slurm may have taken it, and has not said what it calls it.
     """
     console = lasting_console(soft_wrap=True)
     left, sentences = _left(sweep)
@@ -51,23 +55,23 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
         console.print("nothing is left to submit (--results shows how the runs stand)")
         return ExitCode.DONE
     array = _array(left, sweep, at_once)
-    directories = [create_run_directory(sweep.folder, one.run.run_id, fresh=False) for one in left]
-    try:
+    with as_before_unless_taken([*(one.directory.path for one in left), sweep.folder]) as files:
+        files.remember(array.files)
+        directories = [create_run_directory(sweep.folder, one.run.run_id, fresh=False) for one in left]
         jobs = slurm.submit_array(array, directories)
-    except slurm.SlurmError:
-        for run in (*directories, RunDirectory(sweep.folder)):
-            slurm.withdraw(run)
-        raise
     for one, job in zip(left, jobs, strict=True):
         console.print(f"job: {job.number}  {one.run.run_id}", markup=False)
-    folder = shown_path(sweep.folder.absolute())
-    console.print(f"runs: {folder} (launcher status --runs {folder}, launcher logs {jobs[0].number} --runs {folder})")
+    there, first = runs_option(sweep.folder), jobs[0].number
+    all_of_them = first.partition("_")[0]
+    ask = f"launcher status{there}, launcher logs {first}{there}, launcher cancel {all_of_them}{there}"
+    console.print(f"runs: {shown_path(sweep.folder.absolute())} ({ask})", markup=False)
     return ExitCode.DONE
 
 
 def _array(left: list[PlannedRun], sweep: Sweep, at_once: int | None) -> Submission:
     refuse_folder(sweep.folder.absolute())
-    return slurm_array([(one.request.plan, one.directory) for one in left], at_once)
+    planned = [(one.request.plan, RunDirectory(without_dots(one.directory.path))) for one in left]
+    return slurm_array(planned, at_once)
 
 
 def _left(sweep: Sweep) -> tuple[list[PlannedRun], list[str]]:

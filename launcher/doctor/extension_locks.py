@@ -15,12 +15,12 @@ def examine_locks(environ: Mapping[str, str], home: Path, now: float | None = No
     """The locks of builds, each in the folder of its extension.
 
     Args:
-        environ: the environment, which may name the folder of all extensions.
+        environ: the environment, which may name the folder of all extensions, or that of all caches.
         home: the user's folder.
         now: seconds since 1970; None for the present.
     """
-    chosen = environ.get("TORCH_EXTENSIONS_DIR")
-    root = Path(chosen) if chosen else home / ".cache" / "torch_extensions"
+    chosen, cache = environ.get("TORCH_EXTENSIONS_DIR"), environ.get("XDG_CACHE_HOME")
+    root = Path(chosen) if chosen else (Path(cache) if cache else home / ".cache") / "torch_extensions"
     locks = sorted(root.glob("**/lock")) if root.is_dir() else []
     for lock in locks:
         age = (time.time() if now is None else now) - lock.stat().st_mtime

@@ -86,8 +86,11 @@ def _call(*command: str) -> tuple[str, str]:
     """What a command prints, and what is wrong where it fails."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_PATIENCE, stdin=subprocess.DEVNULL
-        )
+            command,
+            capture_output=True, text=True, errors="replace", check=False, timeout=_PATIENCE, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        return "", f"{command[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
         return "", f"no answer in {_PATIENCE:g} seconds"
     said = (done.stderr.strip() or done.stdout.strip()).splitlines()

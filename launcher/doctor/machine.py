@@ -95,7 +95,7 @@ def examine_name(name: str) -> Finding:
         )
     shown = f"{name} is {', '.join(addresses)}"
     if all(address.startswith("127.") or address == "::1" for address in addresses):
-        cure = "With several machines, give its real address in /etc/hosts, or set GLOO_SOCKET_IFNAME"
+        cure = "Runs do without it; with several machines, see that the others know this one by its real address"
         return warning("host name", f"{shown}, which no other machine can reach", cure)
     return ok("host name", shown)
 

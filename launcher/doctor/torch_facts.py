@@ -23,7 +23,7 @@ def ask_torch(patience: float = _PATIENCE) -> tuple[Mapping[str, Any] | None, st
     try:
         done = subprocess.run(
             [sys.executable, "-m", _MODULE],
-            capture_output=True, text=True, check=False, timeout=patience, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, errors="replace", check=False, timeout=patience, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return None, ""

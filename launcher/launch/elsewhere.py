@@ -1,8 +1,7 @@
-"""A recipe for where it will run, when that is not the process that has read it. Pure, as all that renders."""
+"""A recipe for where it will run, when that is not the process that has read it. It writes and starts nothing."""
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from launcher.errors import Mistake, RequestError
 from launcher.plan.planner import Plan
 from launcher.plan.topology import Machine
+from launcher.recipe.files import without_dots
 from launcher.recipe.schema import Recipe
 
 
@@ -25,13 +25,18 @@ def as_planned(plan: Plan) -> Recipe:
     placed: dict[str, Any] = {"nproc_per_node": plan.topology.nproc_per_node, "device": plan.topology.device}
     changes: dict[str, Any] = {}
     if launch.accelerate.config_file:
-        file = os.path.normpath(launch.accelerate.config_file)
+        file = _named(launch.accelerate.config_file)
         placed["accelerate"] = launch.accelerate.model_copy(update={"config_file": file})
     if recipe.task and recipe.task.entry.rpartition(":")[0].endswith(".py"):
-        changes["task"] = recipe.task.model_copy(update={"entry": os.path.normpath(recipe.task.entry)})
+        changes["task"] = recipe.task.model_copy(update={"entry": _named(recipe.task.entry)})
     if recipe.script:
-        changes["script"] = recipe.script.model_copy(update={"path": os.path.normpath(recipe.script.path)})
+        changes["script"] = recipe.script.model_copy(update={"path": _named(recipe.script.path)})
     return recipe.model_copy(update={**changes, "launch": launch.model_copy(update=placed)})
+
+
+def _named(file: str) -> str:
+    """A file, or an entry in one, as a recipe names it."""
+    return str(without_dots(Path(file)))
 
 
 def code_folders(recipe: Recipe, recipe_folder: Path | None = None) -> list[Path]:
@@ -44,7 +49,7 @@ def code_folders(recipe: Recipe, recipe_folder: Path | None = None) -> list[Path
     files = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
     files += [recipe.script.path] if recipe.script else []
     files += [recipe.launch.accelerate.config_file] if recipe.launch.accelerate.config_file else []
-    folders = (Path(os.path.normpath(file)).parent for file in files if Path(file).is_absolute())
+    folders = (without_dots(Path(file)).parent for file in files if Path(file).is_absolute())
     return list(dict.fromkeys([*([recipe_folder] if recipe_folder else []), *folders]))
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ExitCode
-from launcher.launch.elsewhere import as_planned
+from launcher.launch.elsewhere import as_planned, code_folders
 from launcher.launch.submission import Submission
 from launcher.plan.planner import Plan
 from launcher.recipe.dump import recipe_to_yaml
+from launcher.recipe.slurm_rules import gpus_in_gres
 from launcher.rundir.layout import RunDirectory
 
 _IN_CONTAINER = "python3"  # its Python is not the one here
@@ -119,7 +120,7 @@ def options_of(plan: Plan, log: Path) -> Iterator[str]:
     yield f"--nodes={plan.topology.nodes}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={_cores(plan)}"
-    if _gpus(plan):
+    if _gpus(plan) and gpus_in_gres(recipe) is None:
         yield f"--gpus-per-node={_gpus(plan)}"
     for name, value in (
         ("mem", slurm.memory),
@@ -189,12 +190,8 @@ def _gpus(plan: Plan) -> int:
 
 
 def _folders(plan: Plan, runs: Path) -> list[str]:
-    """The folders that a container must have: that of all runs, and that of the task or the script."""
-    recipe = plan.recipe
-    code = [recipe.task.entry.rpartition(":")[0]] if recipe.task else []
-    code += [recipe.script.path] if recipe.script else []
-    parents = [str(Path(path).parent) for path in code if Path(path).is_absolute()]
-    return list(dict.fromkeys([str(runs), *parents]))
+    """The folders that a container must have: that of all runs, and those that they read."""
+    return list(dict.fromkeys([str(runs), *map(str, code_folders(plan.recipe))]))
 
 
 def _quoted(text: str) -> str:

@@ -56,10 +56,10 @@ def _hindrances(recipe: Recipe) -> Iterator[Mistake]:
             f"a job of Slurm has a fixed number of machines, not {launch.machines}",
             f"Set launch.nodes={launch.machines.most}",
         )
-    if launch.method != "torchrun" and launch.machines.most > 1:
+    if launch.method == "ray" and launch.machines.most > 1:
         yield Mistake(
             "launch.method",
-            f"{launch.method} starts the ranks of one machine, and launch.nodes is {launch.nodes}",
+            "ray places ranks on the machines of its own cluster, and a job of Slurm starts those of each machine",
             "Set launch.method=torchrun",
         )
     if on_gpus and launch.nproc_per_node == "auto" and slurm.gpus_per_node is None:

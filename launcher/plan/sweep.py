@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections import Counter
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from launcher.errors import Mistake, RequestError, quoted
+from launcher.recipe.keys import fragment, takes_text
+from launcher.recipe.strict_yaml import parse_value
 
 MOST_RUNS = 10_000
 _LONGEST_ID = 100
@@ -53,7 +56,7 @@ def grid(settings: Sequence[str]) -> tuple[SweepRun, ...]:
             mistakes.append(_mistake(key, "is given twice", "Write all of its values at once, with commas between"))
         elif "" in found:
             mistakes.append(_mistake(key, "has an empty value", "Write values with a comma between, or null to unset"))
-        elif len(set(found)) < len(found):
+        elif len({_plain(key, value) for value in found}) < len(found):
             mistakes.append(_mistake(key, "has a value twice", "Write each once"))
         values.setdefault(key, found)
     if not settings:
@@ -104,10 +107,29 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: word if many[word] == 1 else key for key, word in last.items()}
 
 
+def _plain(key: str, value: str) -> str:
+    """A value as it is written in names, the same for the same value: of 0.01 and 1e-2, `0.01`."""
+    if takes_text(key):
+        return value
+    try:
+        read = parse_value(value, key, _COMMAND_LINE).value
+    except RequestError:  # told with the recipe
+        return value
+    if isinstance(read, str):
+        return value
+    if isinstance(read, float):
+        whole = repr(read).replace("e+", "e")
+        return whole.removesuffix(".0") if fragment(key) else whole  # a task's own code may tell 1.0 from 1
+    return json.dumps(read, sort_keys=True, default=str)
+
+
 def _id_of(chosen: dict[str, str]) -> str:
-    """A name for a folder; where it cannot say all, a few digits do that no other settings have."""
+    """A name for a folder; where it cannot say all, a few digits do that no other settings have.
+
+    The order of the keys is none of the settings.
+    """
     names = short_names(chosen)
-    said = "-".join(f"{names[key]}-{value}" for key, value in chosen.items())
+    said = "-".join(f"{names[key]}-{_plain(key, value)}" for key, value in sorted(chosen.items()))
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", said).lstrip("._-")
     if plain == said and len(plain) <= _LONGEST_ID:
         return plain

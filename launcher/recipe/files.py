@@ -31,6 +31,18 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def without_dots(path: Path) -> Path:
+    """A path that leads to the same file without going up by "..": other machines may lack the folders that it left.
+
+    What is before a ".." may be a link, and is left for where that leads. Other links stay as they are named: where
+    they lead may be different elsewhere.
+    """
+    plain = Path(path.anchor)
+    for part in path.parts[1 if path.anchor else 0 :]:
+        plain = Path(os.path.realpath(plain)).parent if part == ".." else plain / part
+    return plain
+
+
 def shown(path: Path) -> str:
     """A path as messages name it."""
     name = os.path.normpath(path)

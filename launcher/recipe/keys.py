@@ -179,7 +179,7 @@ _EXPECTED_TEXT = {
     QUANTITY: "a whole number, such as 64Gi",
     SLURM_WORD: "a name as Slurm has them: letters, digits, dots, commas, dashes or underscores",
     SLURM_TIME: 'hours, minutes and seconds, such as "4:00:00", or "2-00:00:00" for two days',
-    SLURM_MEMORY: "a whole number and K, M, G or T, such as 64G",
+    SLURM_MEMORY: 'a whole number and K, M, G or T, such as 64G, or "0" for all that a machine has',
 }
 
 

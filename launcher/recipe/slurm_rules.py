@@ -11,6 +11,7 @@ from launcher.recipe.schema import Recipe
 
 EARLY = 60  # seconds by which Slurm's warning may come too early: it looks at its jobs now and then
 _OPTION = re.compile(r"[a-z][a-z0-9-]+")
+_GPU = re.compile(r"gpu(:[A-Za-z][\w.-]*)?(:(?P<count>[1-9][0-9]{0,3}))?")  # as gres has it
 _SINGLE_LINE = re.compile(r"[^\x00-\x1f\x7f\"'\\#]*")  # what a line of a batch script takes as it is, in quotes
 # What the launcher writes itself → the key that says it.
 _OWN = {
@@ -19,7 +20,6 @@ _OWN = {
     "gpus": "launch.slurm.gpus_per_node",
     "gpus-per-node": "launch.slurm.gpus_per_node",
     "gpus-per-task": "launch.slurm.gpus_per_node",
-    "gres": "launch.slurm.gpus_per_node",
     "job-name": "name",
     "mem": "launch.slurm.memory",
     "nodes": "launch.nodes",
@@ -73,6 +73,24 @@ def _options_of_sbatch(recipe: Recipe) -> Iterator[Mistake]:
             yield from _plain_text(key, value)
 
 
+def gpus_in_gres(recipe: Recipe) -> int | None:
+    """How many GPUs of each machine the option gres asks for, as in gpu:a100:4; None where it asks for none."""
+    asked = str(recipe.launch.slurm.options.get("gres", "")).split(",")
+    found = [int(kind["count"] or 1) for one in asked if (kind := _GPU.fullmatch(one.strip()))]
+    return sum(found) if found else None
+
+
+def _gpus_are_counted_once(recipe: Recipe) -> Iterator[Mistake]:
+    asked, said = gpus_in_gres(recipe), recipe.launch.slurm.gpus_per_node
+    if asked is not None and asked != said:
+        counted = "null" if said is None else said
+        yield Mistake(
+            "launch.slurm.options.gres",
+            f"asks for {asked} of a machine's GPUs, and launch.slurm.gpus_per_node is {counted}",
+            f"Set launch.slurm.gpus_per_node={asked}",
+        )
+
+
 def _mounts_of_the_container(recipe: Recipe) -> Iterator[Mistake]:
     slurm = recipe.launch.slurm
     if slurm.mounts and slurm.container is None:
@@ -102,5 +120,6 @@ def is_plain(value: Any) -> bool:
 SLURM_RULES = (
     (_time_for_the_signal, ("launch",)),
     (_options_of_sbatch, ("launch",)),
+    (_gpus_are_counted_once, ("launch",)),
     (_mounts_of_the_container, ("launch",)),
 )

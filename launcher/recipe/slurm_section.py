@@ -10,7 +10,7 @@ from launcher.recipe.section import Section
 
 SLURM_WORD = r"^[A-Za-z0-9][A-Za-z0-9.,_@-]{0,127}$"
 SLURM_TIME = r"^([0-9]{1,4}-[0-9]{1,2}:[0-9]{2}:[0-9]{2}|[0-9]{1,4}:[0-9]{2}:[0-9]{2})$"
-SLURM_MEMORY = r"^[1-9][0-9]{0,8}[KMGT]$"
+SLURM_MEMORY = r"^(0|[1-9][0-9]{0,8}[KMGT])$"
 
 _Word = Annotated[str, Field(pattern=SLURM_WORD)]
 
@@ -24,7 +24,8 @@ class SlurmSection(Section):
         default=None, description='Time limit, "4:00:00" or "2-00:00:00" (two days); null: that of the partition.'
     )
     memory: Annotated[str, Field(pattern=SLURM_MEMORY)] | None = Field(
-        default=None, description="Memory of each machine, such as 64G; null: the cluster's default."
+        default=None,
+        description='Memory of each machine, such as 64G, or "0" for all of it; null: the cluster\'s default.',
     )
     gpus_per_node: Annotated[int, Field(ge=0, le=4096)] | None = Field(
         default=None, description="GPUs of each machine; null: one for each rank, and none with launch.device=cpu."

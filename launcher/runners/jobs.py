@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -105,17 +106,41 @@ def job_run(name: str, runs: Path) -> RunDirectory:
         runs: the folder of all runs.
 
     Raises:
+        NoJobError: there is no such run, or more than one.
+    """
+    found = job_runs(name, runs)
+    if len(found) > 1:
+        raise NoJobError(f"Job {name} is an array of {len(found)} runs. Name one: {job_of(found[0]).number}, say.")
+    return found[0]
+
+
+def job_runs(name: str, runs: Path) -> list[RunDirectory]:
+    """The runs that are meant: one as by `job_run`, or all of an array by its number.
+
+    Args:
+        name: what was typed.
+        runs: the folder of all runs.
+
+    Raises:
         NoJobError: there is no such run.
     """
     for path in (runs / name, Path(name)):
         if path.is_dir():
-            return RunDirectory(path.absolute())
-    for run in submitted_runs(runs):
-        job = find_job(run)
-        if job is not None and job.number == name:
-            return run
+            return [RunDirectory(path.absolute())]
+    numbers = [(run, job.number) for run in submitted_runs(runs) if (job := find_job(run)) is not None]
+    found = [run for run, number in numbers if number == name][:1]
+    if not found:
+        of_array = [(int(number.rpartition("_")[2]), run) for run, number in numbers if _is_task(number, name)]
+        found = [run for _, run in sorted(of_array, key=lambda one: one[0])]
+    if found:
+        return found
     what = f"was submitted as job {name}" if name.replace("_", "").isdecimal() else f"is called {name}"
     raise NoJobError(f"No run in {runs} {what}. Say by --runs where its folder is.")
+
+
+def _is_task(number: str, array: str) -> bool:
+    """Whether a job is a task of an array of Slurm's."""
+    return array.isdecimal() and re.fullmatch(rf"{array}_[0-9]+", number) is not None
 
 
 def submitted_runs(runs: Path) -> list[RunDirectory]:

@@ -56,7 +56,8 @@ def create_run_directory(runs: Path, run_id: str, *, fresh: bool) -> RunDirector
             break
         except FileExistsError:
             if not fresh:
-                raise RunDirectoryUnusableError(f"{path} is a file. Choose another --runs or --run-id.") from None
+                cure = "Move it, or choose another name, or --runs."
+                raise RunDirectoryUnusableError(f"{path} is a file. {cure}") from None
         except OSError as error:
             raise RunDirectoryUnusableError(f"{path} cannot be made: {os.strerror(error.errno or 0)}.") from None
     return RunDirectory(path.absolute())

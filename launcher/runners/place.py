@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from launcher.errors import Mistake, RequestError
-from launcher.launch.torchrun import endpoint_host
-from launcher.runners.address import is_free
+from launcher.errors import Mistake, RequestError, quoted
+from launcher.launch.torchrun import Meeting, endpoint_host
+from launcher.recipe.node_range import NodeRange
+from launcher.runners.address import interface_towards, is_free, own_address
 from launcher.runners.known_host import known_as_own
 from launcher.runners.supervise import Signals
 
@@ -64,6 +65,31 @@ class Place:
         if wrong:
             raise RequestError([Mistake("--rendezvous", wrong, cure)])
         return own is not None
+
+
+def meeting_at(
+    endpoint: str, name: str, machines: NodeRange, *, leads: bool, place: Place | None = None, node: str = ""
+) -> Meeting:
+    """How this machine meets the others, whatever it is for.
+
+    Args:
+        endpoint: host and port of the machine that keeps the rendezvous.
+        name: of the rendezvous.
+        machines: how many there are, or may be.
+        leads: whether this one keeps it.
+        place: of this one, where each has one.
+        node: the launcher of this machine, by which it knows its own ranks.
+    """
+    return Meeting(
+        endpoint=endpoint,
+        name=name,
+        machines=machines,
+        address=own_address(),
+        host=leads,
+        node=node,
+        place=place.rank if place else None,
+        interface=interface_towards(endpoint_host(endpoint)),
+    )
 
 
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]/]+):([0-9]+)")
@@ -133,11 +159,15 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
         environ: the environment of this process.
 
     Raises:
-        RequestError: srun has started more than one launcher on a machine.
+        RequestError: srun has started more than one launcher on a machine, or a variable of Slurm's is no number.
     """
     if "SLURM_STEP_ID" not in environ or "SLURM_NODEID" not in environ:
         return None
-    nodes, tasks = (int(environ.get(f"SLURM_STEP_NUM_{what}", "1")) for what in ("NODES", "TASKS"))
+    said = {name: environ.get(name, "1") for name in ("SLURM_NODEID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS")}
+    if wrong := [Mistake(name, f"is {quoted(value)}, and Slurm sets a number", "Unset SLURM_STEP_ID, or use srun")
+                 for name, value in said.items() if not value.isdecimal()]:  # fmt: skip
+        raise RequestError(wrong)
+    rank, nodes, tasks = map(int, said.values())
     if tasks != nodes:
         raise RequestError(
             [
@@ -149,4 +179,4 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
             ]
         )
     names = (environ.get("SLURM_JOB_ID", "0"), environ.get("SLURM_RESTART_COUNT", "0"), environ["SLURM_STEP_ID"])
-    return Place(int(environ["SLURM_NODEID"]), nodes, ".".join(names))
+    return Place(rank, nodes, ".".join(names))

@@ -74,8 +74,9 @@ class Program:
                 raise error from None
         said = done.stdout.decode(errors="replace")
         if done.returncode:
-            complaints = done.stderr.decode(errors="replace").splitlines()
-            lines = [line.strip() for line in complaints if line.strip()]
+            complaints = done.stderr.decode(errors="replace")
+            printed = complaints if complaints.strip() else said  # where a site's own checks may say why
+            lines = [line.strip() for line in printed.splitlines() if line.strip()]
             why = self.complaint(lines).rstrip(".?") if lines else ""
             error = self.error(f"{self.name(command)} refuses: {why or f'exit code {done.returncode}'}.")
             error.printed = said

@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from launcher.errors import ExitCode, PerhapsTakenError, quoted
 from launcher.launch.slurm_array import task_of
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.follow import LineFollower
 from launcher.runners.program import Program, ProgramError
+from launcher.runners.runs_option import runs_option
 
 _ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
-    "TIMEOUT",
+    "TIMEOUT", "LAUNCH_FAILED", "RECONFIG_FAIL",
 }  # fmt: skip
-_WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "STOPPED"}
 _NUMBER = re.compile(r"[0-9]+(_[0-9]+)?")  # of a job, or of an array and one of its tasks
+_TAKEN = re.compile(r"[0-9]+(;[^\s;]+)?")  # the answer of sbatch
+_SEE = "It may have been taken all the same: see squeue -u $USER."
 _AGAIN = 5.0  # seconds after which a job that runs on is told again to end
+_GIVE_UP = 120.0  # seconds after which a job that was ended, or an answer, is waited for no more
 _LOOK = 0.5  # seconds between two questions, or two looks at what a job prints
 _ASK = 5.0  # seconds between two questions while what a job prints is followed
 _ANSWER = 60.0  # seconds that a command may take
@@ -37,6 +41,12 @@ _SLURM = Program(
     patience=_ANSWER,
     silence="Is Slurm's controller there?",
 )
+
+
+class InterruptedSlurmError(SlurmError):
+    """Somebody did not want to wait for Slurm's answer."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -130,15 +140,21 @@ class Job:
         """
         if not follow and not run.slurm_log.exists():
             raise SlurmError(
-                f"Job {self.number} has printed nothing yet. Ask how it stands: launcher status {self.number}"
+                f"Job {self.number} has printed nothing yet. Ask how it stands: "
+                f"launcher status {self.number}{runs_option(run.path.parent)}"
             )
         lines = LineFollower(run.slurm_log)
-        asked, active = float("-inf"), follow
+        asked, answered, active = float("-inf"), None, follow
         while True:
             if active and time.monotonic() - asked > _ASK:
                 asked = time.monotonic()
-                state = self.state()
-                active = state is not None and state.active
+                try:
+                    state = self.state()
+                except SlurmError:  # a busy controller now and then lets a question fall
+                    if answered is None or time.monotonic() - answered > _GIVE_UP:
+                        raise
+                else:
+                    active, answered = state is not None and state.active, time.monotonic()
             yield from lines.new()
             if not active:
                 return
@@ -172,6 +188,7 @@ def submit(job: Submission, run: RunDirectory) -> Job:
 
     Raises:
         SlurmError: Slurm does not take it.
+        PerhapsTakenError: whether it takes it is not known.
     """
     return _kept(run, _sent(job))
 
@@ -185,18 +202,10 @@ def submit_array(job: Submission, runs: Sequence[RunDirectory]) -> list[Job]:
 
     Raises:
         SlurmError: Slurm does not take it.
+        PerhapsTakenError: whether it takes it is not known.
     """
     answer = _sent(job)
     return [_kept(run, task_of(answer, number)) for number, run in enumerate(runs)]
-
-
-def withdraw(run: RunDirectory) -> None:
-    """Remove what was written for a job that Slurm has not taken, and the directory if it holds no run."""
-    for path in (run.slurm_recipe, run.slurm_script):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # it holds a run, and stays
-        run.slurm.rmdir()
-        run.path.rmdir()
 
 
 def _state_in(line: str) -> JobState:
@@ -207,17 +216,33 @@ def _state_in(line: str) -> JobState:
 
 
 def _sent(job: Submission) -> str:
+    """Write the files of a job and submit it; its number, and its cluster where Slurm has named one."""
     for path, text in job.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text, lasting=True)
-    return call(job.argv).strip()
+    try:
+        answer = call(job.argv)
+    except SlurmError as error:
+        if error.printed is None:  # it has not answered in time
+            raise PerhapsTakenError(f"{error} {_SEE}") from None
+        raise
+    except KeyboardInterrupt:
+        raise InterruptedSlurmError(f"Interrupted, before sbatch has answered. {_SEE}") from None
+    lines = [line.strip() for line in answer.splitlines()]
+    numbers = [line for line in lines if _TAKEN.fullmatch(line)]  # a site may have sbatch say more
+    if not numbers:
+        raise PerhapsTakenError(f"sbatch has answered {quoted(answer.strip())}, which is no number of a job. {_SEE}")
+    return numbers[-1]
 
 
 def _kept(run: RunDirectory, answer: str) -> Job:
+    """A job that Slurm has taken, its number kept in the directory of its run."""
+    try:
+        write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
+    except OSError as error:
+        said = f"Slurm has taken job {answer}, and its number could not be written to {run.slurm_job}"
+        raise PerhapsTakenError(f"{said}: {error.strerror}. {_SEE}") from None
     number, _, cluster = answer.partition(";")
-    if not _NUMBER.fullmatch(number):
-        raise SlurmError(f"sbatch has answered {answer!r}, which is no number of a job.")
-    write_atomically(run.slurm_job, f"{answer}\n", lasting=True)
     return Job(number, cluster)
 
 
@@ -236,17 +261,25 @@ def ended(job: Job, *, now: bool, say: Callable[[str], None]) -> JobState | None
     """
     with suppress(SlurmError):  # it has ended just now, or may not be changed; cancelling says so
         job.keep_from_queue()
-    told = float("-inf")
+    told = cancelled = float("-inf")
+    since: float | None = None  # when it was to end at once
     while (state := job.state()) is not None and state.active:
-        if now or state.state in _WAITING:
-            job.cancel()
-            now = False
-        elif state.state == "RUNNING" and time.monotonic() - told > _AGAIN:
-            if told < 0:
-                say(f"job {job.number} ends at its next update, with a checkpoint; --now does not wait for that")
-            told = time.monotonic()
-            with suppress(SlurmError):  # nothing of it runs just now
-                job.tell("TERM")
+        at = time.monotonic()
+        if state.state == "RUNNING" and not now:
+            since = None
+            if at - told > _AGAIN:
+                if told < 0:
+                    say(f"job {job.number} ends at its next update, with a checkpoint; --now does not wait for that")
+                told = at
+                with suppress(SlurmError):  # nothing of it runs just now
+                    job.tell("TERM")
+        else:  # it waits, or begins, or ends, or is in a state that is not known here
+            since = since or at
+            if at - since > _GIVE_UP:
+                raise SlurmError(f"Job {job.number} was told to end, and is still {state} after {_GIVE_UP:g} seconds.")
+            if state.state != "COMPLETING" and at - cancelled > _AGAIN:
+                cancelled = at
+                job.cancel()
         time.sleep(_LOOK)
     return state
 

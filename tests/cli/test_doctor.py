@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, launcher
+from launcher.runners.address import free_port
+from tests.processes import ROOT, clean_environment, launcher
 
 MORTAL = str(ROOT / "tests" / "tasks" / "mortal.yaml")
 KEY = "0123456789abcdef" * 3
@@ -55,18 +60,61 @@ def test_one_rank_has_no_network(runs: Path) -> None:
 def test_ranks_that_fail_are_told(runs: Path) -> None:
     done = launcher("doctor", "--recipe", MORTAL, *TWO, "--runs", str(runs), env={"KILL": "1:1"})
     assert done.returncode == 3
-    assert "rank 1" in done.stderr
-    assert [path.name.startswith("mortal-doctor-") for path in runs.iterdir()] == [True]
+    assert done.stderr.startswith("launcher: Rank 1 was killed by SIGKILL")
+    assert str(runs) not in done.stderr  # whose files are gone
+    assert list(runs.iterdir()) == []
+
+
+HERE = ("doctor", "--recipe", MORTAL, "launch.nproc_per_node=1", "--nodes", "2", "--rendezvous")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_machine_that_does_not_come(rank: int, runs: Path) -> None:
+    here = f"127.0.0.1:{free_port()}"
+    more = ("--node-rank", str(rank), "--runs", str(runs), "parallel.timeout=3", "--json")
+    done = launcher(*HERE, here, *more)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines() == [
+        f"waiting for machine {1 - rank} at {here}: start launcher doctor there too",
+        f"launcher: machine {1 - rank} has not come to {here} within 3 s (parallel.timeout): "
+        "start launcher doctor there too.",
+    ]
+    assert list(runs.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_refused_and_a_signal_ends_the_waiting(runs: Path) -> None:
+    with socket.create_server(("", 0)) as listening:
+        port = listening.getsockname()[1]
+        done = launcher(*HERE, f"127.0.0.1:{port}", "--node-rank", "0", "--runs", str(runs), "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"launcher: --rendezvous: port {port} of this machine is in use. Choose another one, on all machines.\n"
+    )
+    command = [sys.executable, "-m", "launcher", *HERE, f"127.0.0.1:{free_port()}", "--node-rank", "0", "--json"]
+    with subprocess.Popen(
+        [*command, "--runs", str(runs)], env=clean_environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("waiting for machine 1 at ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert list(runs.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("batch.global=8",), "--recipe: is missing: what is measured, is so for a recipe. Name one."),
-        (("--recipe", MORTAL, "--nodes", "2"), "--rendezvous: is missing. Write the name of number 0 and a port"),
+        (("--recipe", MORTAL, "--nodes", "2"), "--rendezvous: is missing: it says where machine 0 can be reached"),
+        (("--recipe", MORTAL, "--rendezvous", "here:1"), "--nodes: is missing: it says how many machines there are."),
         (
-            ("--recipe", MORTAL, "--nodes", "2", "--node-rank", "2", "--rendezvous", "here"),
-            "--node-rank: is 2, and the machines are numbered from 0 to 1. Give each its own number, or more --nodes.",
+            ("--recipe", MORTAL, "--nodes", "2", "--node-rank", "2", "--rendezvous", "here:70000"),
+            "--node-rank: 2 is none of 2 machines. They are 0 to 1.\n"
+            "--rendezvous: 'here:70000' is no HOST:PORT. Write the name or address of machine 0,",
+        ),
+        (
+            ("--recipe", MORTAL, "launch.nodes=4", "--nodes", "2", "--node-rank", "1", "--rendezvous", "here:1"),
+            "launch.nodes: is 4, and --nodes says 2. Leave it out of the recipe, or give --nodes the same.",
         ),
         (("--recipe", MORTAL, "launch.nodes=2"), "launch.nodes: is 2, and this is one machine. On each machine give"),
         (("--recipe", MORTAL, "batch.micro=auto"), "batch.micro: auto is worked out by a run, and one size is timed."),

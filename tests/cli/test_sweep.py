@@ -122,6 +122,7 @@ def test_a_signal_ends_the_sweep_and_the_next_goes_on(line: Path) -> None:
         (("launch.nodes=1,2",), "launch.nodes: this command starts the ranks of one machine. Hand the sweep to Slurm"),
         (("launch.nodes=1:2",), "launch.nodes: this command starts the ranks of one machine. Hand the sweep to Slurm"),
         (("optimizer.lr=1,2", "--sweep-id", "a/b"), "--sweep-id 'a/b': use up to 128 letters"),
+        (("optimizer.lr=1,2", "--sweep-id", ""), "--sweep-id '': use up to 128 letters"),
         (("optimizer.lr=1,2", "--at-once", "2"), "--at-once: is for runs that an engine takes. Say which: --to slurm."),
     ],
 )
@@ -129,6 +130,16 @@ def test_a_mistake_in_any_run_is_told_before_the_first(line: Path, arguments: tu
     done = launcher("sweep", "line.yaml", *arguments, cwd=line)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
+    assert not (line / "runs").exists()
+
+
+@pytest.mark.parametrize("engine", ["kubernetes", "docker", "ray", "skypilot"])
+def test_an_engine_without_arrays_is_refused(line: Path, engine: str) -> None:
+    """It would have trained here."""
+    done = launcher("sweep", "line.yaml", "optimizer.lr=0.1,0.2", "--to", engine, cwd=line)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'--to'" in done.stderr
+    assert f"'{engine}' is not one of 'slurm'" in done.stderr
     assert not (line / "runs").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from launcher.doctor.extension_locks import examine_locks
 from launcher.doctor.finding import Finding
-from launcher.doctor.gpus import read_links, read_query
+from launcher.doctor.gpus import examine_gpus, read_links, read_query
 from launcher.doctor.machine import (
     examine_clock,
     examine_disk,
@@ -124,6 +124,18 @@ def test_a_single_gpu_has_no_links() -> None:
     assert list(read_links("\tGPU0\tCPU Affinity\tNUMA Affinity\nGPU0\t X \t0-31\t0\n")) == []
 
 
+@pytest.mark.parametrize("program", [b"#!/no/such/interpreter\n", b"#!/bin/sh\nprintf '\\377 is wrong\n'; exit 9\n"])
+def test_an_nvidia_smi_that_fails_is_one_finding(
+    program: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "nvidia-smi"
+    path.write_bytes(program)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (finding,) = examine_gpus(1)
+    assert (finding.level, finding.said[:17]) == ("problem", "nvidia-smi fails:")
+
+
 def test_limits_of_the_machine() -> None:
     assert [examine_shared_memory(total).level for total in (None, 64 * 2**20, 2**34)] == ["warning", "warning", "ok"]
     limits = (1024, 4096, resource.RLIM_INFINITY)
@@ -144,7 +156,9 @@ def test_ports() -> None:
 
 
 def test_names() -> None:
-    assert examine_name("localhost").level == "warning"  # nobody else can reach it by that
+    alone = examine_name("localhost")
+    assert alone.level == "warning"  # nobody else can reach it by that
+    assert "GLOO_SOCKET_IFNAME" not in alone.cure  # which runs set by themselves
     assert "leads nowhere" in examine_name("no.such.host.invalid").said
 
 
@@ -166,6 +180,8 @@ def test_locks_of_builds(tmp_path: Path) -> None:
     assert old.cure == f"See that nothing builds, then: rm {lock}"
     (elsewhere,) = examine_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path / "x")}, tmp_path)
     assert elsewhere.level == "ok"
+    (cached,) = examine_locks({"XDG_CACHE_HOME": str(tmp_path / ".cache")}, Path("/nowhere"), 8200)
+    assert cached.level == "problem"
     (chosen,) = examine_locks({"TORCH_EXTENSIONS_DIR": str(lock.parent.parent)}, Path("/nowhere"), 8200)
     assert chosen.level == "problem"
 
@@ -187,5 +203,34 @@ def test_the_key_of_wandb_is_never_told(tmp_path: Path) -> None:
     assert [finding.level for finding in found] == ["ok", "ok", "ok", "warning", "warning", "warning", "warning"]
     assert "10 characters" in found[4].said
     assert not any(KEY[:10] in f"{finding.said}{finding.cure}" for finding in found)
+    file.write_bytes(b"machine \xff")
+    assert examine_key({}, tmp_path).said == f"{file} cannot be read as a netrc file"
     file.write_text(f"password {KEY}")
     assert examine_key({}, tmp_path).said == f"{file} cannot be read as a netrc file"
+
+
+def test_the_server_of_wandb(tmp_path: Path) -> None:
+    """Where its environment and its settings files say it is, the nearest first: the key must be one for it."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(
+        "".join(f"machine {host} login user password {KEY}\n" for host in ("mine", "ours", "api.wandb.ai"))
+    )
+    netrc.chmod(0o600)
+    general, here = tmp_path / ".config" / "wandb" / "settings", tmp_path / "here" / "wandb" / "settings"
+    for file, host in ((general, "ours"), (here, "mine")):
+        file.parent.mkdir(parents=True)
+        file.write_text(f"[default]\nbase_url = https://{host}/%20\n")
+
+    def found(folder: str = "", home: Path = tmp_path, **environ: str) -> str:
+        return examine_key({"NETRC": str(netrc), **environ}, home, tmp_path / folder).said
+
+    assert found() == f"a key in {netrc}, for ours"
+    assert found("here") == f"a key in {netrc}, for mine"
+    assert found(home=Path("/nowhere")) == f"a key in {netrc}, for api.wandb.ai"
+    assert found(home=Path("/nowhere"), WANDB_CONFIG_DIR=str(general.parent)) == f"a key in {netrc}, for ours"
+    assert found("here", WANDB_BASE_URL="http://ours:8080") == f"a key in {netrc}, for ours"
+    for wrong in ("http://[bad", "ours"):
+        said = found(WANDB_BASE_URL=wrong)
+        assert said == f"{wrong!r} is no address of a server (WANDB_BASE_URL)"
+    general.write_bytes(b"\xff")
+    assert found() == f"a key in {netrc}, for api.wandb.ai"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.network import Hosts
+from tests.hosts.site import Site
 from tests.processes import ROOT, clean_environment
 
 benchmark = pytest.importorskip("benchmarks.network.__main__", reason="the benchmark of networks is not there")
@@ -17,7 +18,7 @@ RECIPE = ROOT / "benchmarks" / "network" / "recipe.yaml"
 CLOSE = 1.3  # the most that the two may differ by, as a factor
 
 
-def predicted(two: Hosts, folder: Path) -> dict[str, float]:
+def predicted(two: Hosts, folder: Path, *more: str) -> dict[str, float]:
     """What the doctors of both hosts say of the recipe of the benchmark; each has a folder of its own."""
     doctors = []
     for rank in (0, 1):
@@ -25,6 +26,7 @@ def predicted(two: Hosts, folder: Path) -> dict[str, float]:
             *(sys.executable, "-m", "launcher", "doctor", "--recipe", str(RECIPE), "--json"),
             *("--nodes", "2", "--node-rank", str(rank), "--rendezvous", f"{two.names[0]}:29400"),
             *("--runs", str(folder / str(rank)), "batch.global=64", "launch.nproc_per_node=1", "launch.device=cpu"),
+            *more,
         ]
         doctors.append(
             subprocess.Popen(
@@ -43,6 +45,16 @@ def predicted(two: Hosts, folder: Path) -> dict[str, float]:
         found.append(json.loads(out)["network"])
     assert found[0] == found[1]  # they say the same
     return dict(found[0])
+
+
+@pytest.mark.timeout(300)
+def test_ranks_meet_where_the_name_of_a_host_is_its_own_loopback(site: Site, tmp_path: Path) -> None:
+    """As Debian has it; the ranks find each other as those of a run do, by torchrun and by accelerate."""
+    network = predicted(site.hosts, tmp_path)
+    assert network["world_size"] == 2
+    assert network["latency"] > 0
+    assert predicted(site.hosts, tmp_path, "launch.method=accelerate")["world_size"] == 2
+    assert [list((tmp_path / rank).iterdir()) for rank in ("0", "1")] == [[], []]
 
 
 @pytest.mark.long

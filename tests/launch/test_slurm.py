@@ -50,14 +50,48 @@ def test_no_name_of_a_file_changes_what_the_script_says(tmp_path: Path) -> None:
     assert f"--runs '{tmp_path}/a b' --run-id 100% --resume auto &" in script
 
 
+def test_the_file_that_is_named_is_the_one_that_runs_here(tmp_path: Path) -> None:
+    """What is before a ".." may be a link; containers have the folders that the job names."""
+    common, code, link = tmp_path / "real" / "common", tmp_path / "real" / "recipes", tmp_path / "link"
+    for folder in (common, code):
+        folder.mkdir(parents=True)
+    link.symlink_to(code)
+    (common / "task.py").write_text((ROOT / "tests" / "tasks" / "mortal.py").read_text())
+    (code / "own.yaml").write_text("mixed_precision: 'no'\n")
+    recipe = link / "it.yaml"
+    text = MORTAL.read_text().replace("entry: mortal.py:", "entry: ../common/task.py:")
+    recipe.write_text(f"{text}\n")
+    more = ("launch.method=accelerate", "launch.nodes=1", "launch.accelerate.config_file=own.yaml")
+    image = ("launch.slurm.container=image", "--runs", f"{link}/../runs", "--dry-run")
+    shown = launcher("submit", str(recipe), *more, *image, cwd=link)
+    assert shown.returncode == 0, shown.stderr
+    assert f"entry: {common}/task.py:" in shown.stdout
+    assert f"config_file: {link}/own.yaml" in shown.stdout
+    mounts = ",".join(f"{folder}:{folder}" for folder in (tmp_path / "real" / "runs", common, link))
+    assert f"--container-mounts={mounts} " in shown.stdout
+    assert ".." not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("gres", "counted"), [("gpu:a100:4", 4), ("gpu:h100_80g:2,gpu:t4:2,nvme:1", 4), ("gpu:t4", 1), ("nvme:1", None)]
+)
+def test_gpus_of_a_kind(gres: str, counted: int | None) -> None:
+    """Either says how many: of two options Slurm would take one. "0" is all memory of a machine."""
+    more = (f"launch.slurm.options={{gres: '{gres}'}}", "launch.slurm.memory=0", "launch.device=cuda")
+    script = script_of(job_of(MORTAL, [f"launch.slurm.gpus_per_node={counted or 4}", "launch.nproc_per_node=1", *more]))
+    assert (f"#SBATCH --gres={gres}\n" in script, "--gpus-per-node=4" in script) == (True, counted is None)
+    assert "#SBATCH --mem=0\n" in script
+
+
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "elastic": (
         ("launch.nodes=1:4",),
         "launch.nodes: a job of Slurm has a fixed number of machines, not 1:4. Set launch.nodes=4.",
     ),
-    "accelerate": (
-        ("launch.nodes=2", "launch.method=accelerate"),
-        "launch.method: accelerate starts the ranks of one machine, and launch.nodes is 2. Set launch.method=torchrun.",
+    "ray": (
+        ("launch.nodes=2", "launch.method=ray"),
+        "launch.method: ray places ranks on the machines of its own cluster, and a job of Slurm starts those of each "
+        "machine. Set launch.method=torchrun.",
     ),
     "auto": (
         ("launch.device=auto", "launch.nproc_per_node=auto"),
@@ -104,6 +138,16 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "an option that it cannot do with": (
         ("launch.slurm.options={no-requeue: true}",),
         "launch.slurm.options.no-requeue: the launcher writes this option itself, or cannot do with it. Delete it.",
+    ),
+    "two numbers of gpus": (
+        ("launch.device=cuda", "launch.slurm.gpus_per_node=2", "launch.slurm.options={gres: 'gpu:a100:4'}"),
+        "launch.slurm.options.gres: asks for 4 of a machine's GPUs, and launch.slurm.gpus_per_node is 2. "
+        "Set launch.slurm.gpus_per_node=4.",
+    ),
+    "no memory": (
+        ("launch.slurm.memory=64",),
+        'launch.slurm.memory: must be a whole number and K, M, G or T, such as 64G, or "0" for all that a machine has, '
+        "not '64'.",
     ),
     "another line": (
         ('launch.slurm.options={comment: "a # b"}',),
@@ -162,6 +206,14 @@ def test_the_file_and_the_line_are_named(tmp_path: Path) -> None:
     recipe.write_text(f"extends: {MORTAL}\nlaunch:\n  nodes: 1:4\n")
     done = launcher("submit", str(recipe), "--runs", str(tmp_path))
     assert done.stderr.startswith(f"launcher: {recipe}:3: launch.nodes: a job of Slurm has a fixed number of machines")
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("command", [("submit", "--to", "slurm"), ("run",)])
+def test_an_empty_name_is_none(command: tuple[str, ...], dry: tuple[str, ...], tmp_path: Path) -> None:
+    done = launcher(*command, str(MORTAL), "--run-id", "", "--runs", str(tmp_path / "runs"), *dry)
+    assert (done.returncode, done.stdout, (tmp_path / "runs").exists()) == (2, "", False)
+    assert done.stderr.startswith("launcher: --run-id '': use up to 128 letters, digits")
 
 
 def test_a_folder_that_a_script_cannot_hold_is_refused(tmp_path: Path) -> None:
@@ -264,6 +316,14 @@ def test_the_place_of_a_machine_in_a_step() -> None:
     assert slurm_place({"SLURM_JOB_ID": "12", "SLURM_NODEID": "0"}) is None  # the script of a job: no step
     with pytest.raises(RequestError, match=r"has started 4 launchers on 2 of its nodes.*Use --ntasks-per-node=1"):
         slurm_place({**STEP, "SLURM_STEP_NUM_TASKS": "4"})
+
+
+@pytest.mark.parametrize("name", ["SLURM_NODEID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS"])
+def test_a_variable_of_slurm_that_is_no_number(name: str, tmp_path: Path) -> None:
+    done = launcher("run", str(MORTAL), "--runs", str(tmp_path), env={**STEP, name: "abc"})
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    said = f"launcher: {name}: is 'abc', and Slurm sets a number. Unset SLURM_STEP_ID, or use srun.\n"
+    assert done.stderr == said
 
 
 def test_a_step_of_another_number_of_machines_is_refused(tmp_path: Path) -> None:

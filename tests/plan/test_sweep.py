@@ -18,7 +18,7 @@ def test_every_combination_once_the_last_key_fastest() -> None:
         ("optimizer.lr=0.2", "train.epochs=3", "batch.global=16"),
     ]
     assert runs[1].varied == {"optimizer.lr": "0.1", "batch.global": "16"}
-    assert runs[1].run_id == "lr-0.1-epochs-3-global-16"
+    assert runs[1].run_id == "global-16-lr-0.1-epochs-3"
 
 
 def test_commas_in_brackets_and_quotes_separate_nothing() -> None:
@@ -34,6 +34,22 @@ def test_a_larger_grid_has_the_same_runs_and_more() -> None:
     assert small < large
 
 
+def test_the_same_settings_are_the_same_run_however_they_are_written() -> None:
+    """In another order of the keys, and by another number of the same value; it would begin anew."""
+    names = [
+        [run.run_id for run in grid(settings)]
+        for settings in (
+            ["optimizer.lr=0.01,3e-4", "optimizer.betas=[0.9, 0.99]", "batch.global=1024"],
+            ["batch.global=1024", "optimizer.betas=[0.9,0.99]", "optimizer.lr=1.0e-2,0.0003"],
+        )
+    ]
+    assert names[0] == names[1]
+    assert names[0][0].startswith("global-1024-betas-_0.9_0.99_-lr-0.01-")
+    texts = grid(['task.args.x="1",1,1.0,"true",true', "task.name=1,1.0"])
+    assert len({run.run_id for run in texts}) == 10
+    assert [run.run_id for run in grid(["train.max_grad_norm=1,1e22"])] == ["max_grad_norm-1", "max_grad_norm-1e22"]
+
+
 def test_names_of_folders_are_all_different() -> None:
     runs = grid(["task.args.path=/a/b,/a_b,_a_b,/a b", f"name={'long' * 30},{'long' * 31}", "a.x=1", "b.x=1,-1"])
     assert len({run.run_id for run in runs}) == len(runs) == 16
@@ -47,6 +63,8 @@ def test_names_of_folders_are_all_different() -> None:
         (["optimizer.lr"], "'optimizer.lr' is not key=a,b. Write for example batch.global=128,256."),
         (["a=1,,2"], "a: has an empty value. Write values with a comma between, or null to unset."),
         (["a=1,2,1"], "a: has a value twice. Write each once."),
+        (["optimizer.lr=0.01,1e-2"], "optimizer.lr: has a value twice. Write each once."),
+        (["batch.micro=4", "task.args.a=[1,2],[1, 2]"], "task.args.a: has a value twice. Write each once."),
         (["a=1", "a=2"], "a: is given twice. Write all of its values at once, with commas between."),
         ([f"{key}={','.join(map(str, range(30)))}" for key in "abc"], "27,000 runs, and a sweep has 10,000 at most."),
     ],

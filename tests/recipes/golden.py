@@ -1,6 +1,6 @@
 """The launches of the shipped recipes, of an elastic one and of one with its own accelerate config, to be compared.
 
-And some of them as jobs of Slurm and of SkyPilot.
+And some of them as jobs of Slurm and of SkyPilot, on machines that are started by hand, and as a sweep.
 
 `python -m tests.recipes.golden` writes them anew.
 """
@@ -8,8 +8,12 @@ And some of them as jobs of Slurm and of SkyPilot.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from launcher.cli.preview import meeting_by_hand
+from launcher.cli.sweep_here import commands
+from launcher.cli.sweep_request import read_sweep
 from launcher.launch.build import build_launch
 from launcher.launch.skypilot import sky_job, sky_machine
 from launcher.launch.slurm import slurm_job
@@ -23,6 +27,7 @@ from launcher.plan.topology import Machine, Topology, choose_topology
 from launcher.recipe.load import load_recipe
 from launcher.recipe.task_code import batchnorm_uses
 from launcher.rundir.layout import RunDirectory
+from launcher.runners.place import Place
 from tests.processes import ROOT
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -88,6 +93,9 @@ SKY_JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
+# The second of two machines that are started by hand, by each launch method.
+BY_HAND = {"by_hand-torchrun.sh": "torchrun", "by_hand-accelerate.sh": "accelerate"}
+SWEEP = "sweep.sh"
 ARRAY = "slurm-sweep.sh"
 SWEPT = (
     "optimizer.lr=0.01,0.003",
@@ -142,6 +150,23 @@ def sky_text(name: str) -> str:
     return f"{script_of(job)}\n$ {' '.join(job.argv)}\n".replace(str(ROOT), "PROJECT")
 
 
+def by_hand_text(name: str) -> str:
+    """What `launcher run --nodes 2 --node-rank 1` would execute, without what depends on the machine that prints it."""
+    recipe = load_recipe(ROOT / "recipes" / "digits" / "recipe.yaml", [f"launch.method={BY_HAND[name]}"]).recipe
+    plan = make_plan(recipe, Topology(nodes=2, nproc_per_node=2, device="cpu"), batchnorm_uses(recipe))
+    place = Place(1, 2, "127.0.0.1:29400", "127.0.0.1:29400")
+    meeting = replace(meeting_by_hand(place, RunDirectory(Path("/runs/id"))), interface="eth0")
+    spec = build_launch(plan, RunDirectory(Path("/runs/id")), Machine(8, 0), {}, python="python", meeting=meeting)
+    return spec.as_shell().replace(str(ROOT), "PROJECT") + "\n"
+
+
+def sweep_text() -> str:
+    """The commands of a sweep on this machine."""
+    recipe = ROOT / "recipes" / "digits" / "recipe.yaml"
+    sweep = read_sweep(recipe, (*SWEPT[:2], "launch.nproc_per_node=1", "launch.device=cpu"), Path("/runs"), None)
+    return "\n".join(commands(sweep)).replace(str(ROOT), "PROJECT") + "\n"
+
+
 def array_text() -> str:
     """The script of an array and the command that submits it, two runs at a time."""
     planned = []
@@ -161,4 +186,7 @@ if __name__ == "__main__":
         (GOLDEN / job_file).write_text(job_text(job_file))
     for sky_file in SKY_JOBS:
         (GOLDEN / sky_file).write_text(sky_text(sky_file))
+    for by_hand_file in BY_HAND:
+        (GOLDEN / by_hand_file).write_text(by_hand_text(by_hand_file))
+    (GOLDEN / SWEEP).write_text(sweep_text())
     (GOLDEN / ARRAY).write_text(array_text())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,14 @@ def test_a_launcher_counts_once_it_has_agreed_with_who_leads(run: RunDirectory) 
             Together(run, me, NodeRange(2, 2)).gathered(Signals(), 0.5, lambda said: None)
         other.joins()
         assert Together(run, me, NodeRange(2, 2)).gathered(Signals(), 0.5, lambda said: None)
+
+
+@pytest.mark.parametrize("method", ["torchrun", "accelerate"])
+def test_ranks_of_two_machines_train_together(method: str, runs: Path) -> None:
+    """As srun starts them, which needs no Slurm: each launcher is told its place."""
+    settings = (f"launch.method={method}", "launch.nproc_per_node=1", "train.updates=4", "parallel.timeout=60")
+    with ThreadPoolExecutor() as pool:
+        codes = list(pool.map(lambda number: on_node(number, runs, *settings), (0, 1)))
+    assert [code for code, _ in codes] == [0, 0], codes
+    rows = [json.loads(line) for line in (runs / "it" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["batch/world_size"] for row in rows] == [2] * 4

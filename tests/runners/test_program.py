@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.errors import PerhapsTakenError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import docker, ray, slurm
@@ -47,7 +48,7 @@ def test_an_answer_that_is_none_is_the_engines_error(answer: bytes, said: Path, 
     with pytest.raises(docker.DockerError):
         docker.submit(job, run)
     if answer != b"1":
-        with pytest.raises(slurm.SlurmError):
+        with pytest.raises(PerhapsTakenError):
             slurm.submit(Submission(("sbatch",), {}), run)
         assert not run.slurm_job.exists()
     try:

@@ -57,7 +57,7 @@ class Submitted:
         length = () if recipe != MORTAL else (f"train.updates={self.updates}",)
         done = self.launcher("submit", str(recipe), *length, *settings, "--to", "slurm", "--run-id", "it", **env)
         assert done.returncode == 0, done.stderr
-        assert f"job: {self.job} (launcher status {self.job}" in done.stdout
+        assert f"job: {self.job} (launcher status {self.job} --runs {self.runs}, " in done.stdout
 
     def _wandb(self) -> dict[str, str]:
         if self.server is None:

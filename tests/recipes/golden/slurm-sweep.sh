@@ -11,10 +11,10 @@
 
 # The run of this task of the array, by its number.
 runs=(
-  lr-0.01-global-128-nodes-2-nproc_per_node-1-device-cpu
-  lr-0.01-global-256-nodes-2-nproc_per_node-1-device-cpu
-  lr-0.003-global-128-nodes-2-nproc_per_node-1-device-cpu
-  lr-0.003-global-256-nodes-2-nproc_per_node-1-device-cpu
+  global-128-device-cpu-nodes-2-nproc_per_node-1-lr-0.01
+  global-256-device-cpu-nodes-2-nproc_per_node-1-lr-0.01
+  global-128-device-cpu-nodes-2-nproc_per_node-1-lr-0.003
+  global-256-device-cpu-nodes-2-nproc_per_node-1-lr-0.003
 )
 run=/runs/digits-sweep/${runs[$SLURM_ARRAY_TASK_ID]}
 exec >>"$run"/slurm/output.log 2>&1
