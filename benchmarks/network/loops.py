@@ -90,7 +90,7 @@ def _seconds(do: Callable[[], object]) -> float:
 
 
 def _slowest(seconds: Iterable[float]) -> float:
-    """The median over the updates, of the slower rank."""
-    own = torch.tensor(median(seconds), dtype=torch.float64)
+    """The median over the updates, each as long as the slower rank's: an update ends when both have done theirs."""
+    own = torch.tensor(list(seconds), dtype=torch.float64)
     dist.all_reduce(own, dist.ReduceOp.MAX)
-    return own.item()
+    return median(own.tolist())

@@ -11,6 +11,7 @@ from launcher.launch.kubernetes import LABEL, RESOURCES, RUN_LABEL, KubernetesJo
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.kubectl import KUBECTL, Cluster, KubernetesError
 from launcher.runners.pod_logs import PodLogs
+from launcher.runners.runs_option import runs_option
 
 # Conditions of a Job, a JobSet or a TrainJob, of which one says how it stands.
 _CONDITIONS = {"Complete": "Complete", "Completed": "Complete", "Failed": "Failed", "Suspended": "Suspended"}
@@ -99,7 +100,8 @@ class ClusterJob:
         yield from logs.followed(active) if follow else logs.printed()
         if logs.silent:
             raise KubernetesError(
-                f"Job {self.number} has printed nothing yet. Ask how it stands: launcher status {self.number}"
+                f"Job {self.number} has printed nothing yet. Ask how it stands: "
+                f"launcher status {self.number}{runs_option(run.path.parent)}"
             )
 
     def end(self, *, now: bool, say: Callable[[str], None]) -> ClusterState | None:

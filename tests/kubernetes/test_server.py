@@ -219,7 +219,7 @@ def test_a_job_from_its_submission_to_its_end(it: Submitted) -> None:
         "job: it, Active, 0 of 2 pods ready",
     ]
     logs = it.launcher("logs", "it")
-    said = "launcher: Job it has printed nothing yet. Ask how it stands: launcher status it\n"
+    said = f"launcher: Job it has printed nothing yet. Ask how it stands: launcher status it --runs {it.runs}\n"
     assert (logs.returncode, logs.stdout, logs.stderr) == (2, "", said)
     again = it.submit()
     assert (again.returncode, "has job it already, which is Active" in again.stderr) == (73, True)

@@ -468,7 +468,8 @@ def test_nothing_printed_is_said(cluster: dict[str, str], tmp_path: Path) -> Non
     assert launcher(*SUBMIT, *ON_CPU, *runs, env=cluster).returncode == 0
     for follow in ((), ("-f",)):
         done = launcher("logs", *follow, "it", *runs, env=cluster)
-        said = "launcher: Job it has printed nothing yet. Ask how it stands: launcher status it\n"
+        ask = f"launcher status it --runs {tmp_path / 'runs'}"
+        said = f"launcher: Job it has printed nothing yet. Ask how it stands: {ask}\n"
         assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
