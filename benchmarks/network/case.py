@@ -22,6 +22,8 @@ COLUMNS = (
     "max, s",
     "launched / max",
 )
+# A frame of Ethernet carries so much of what is sent, and the rate of a link counts all of it.
+FRAME, CARRIED = 1514, 1448
 RATES = {"1gbit": 1e9, "100mbit": 1e8}  # bit/s, by what tc calls them
 NAMES = {"1gbit": "1 Gbit/s", "100mbit": "100 Mbit/s"}
 
@@ -60,7 +62,7 @@ class Case:
     @property
     def wire(self) -> float:
         """Seconds that the bytes take: between two ranks, each sends as many as there are gradients."""
-        return 8 * self.size / RATES[self.link]
+        return 8 * self.size * FRAME / CARRIED / RATES[self.link]
 
     @property
     def computing(self) -> float:

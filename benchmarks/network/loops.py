@@ -93,4 +93,5 @@ def _slowest(seconds: Iterable[float]) -> float:
     """The median over the updates, each as long as the slower rank's: an update ends when both have done theirs."""
     own = torch.tensor(list(seconds), dtype=torch.float64)
     dist.all_reduce(own, dist.ReduceOp.MAX)
-    return median(own.tolist())
+    slowest: list[float] = own.tolist()
+    return median(slowest)

@@ -7,7 +7,7 @@ from datetime import date
 from textwrap import dedent
 
 from benchmarks.machine import this_machine
-from benchmarks.network.case import NAMES, Case, Link, table
+from benchmarks.network.case import CARRIED, FRAME, NAMES, Case, Link, table
 
 
 def results_page(links: Sequence[Link], command: str) -> str:
@@ -31,8 +31,8 @@ def results_page(links: Sequence[Link], command: str) -> str:
         *Launched* is `launcher.train.loop` as a user gets it, which reduces gradients once per update; *without
         no_sync* is plain DDP that reduces them after each micro-step; *computing* is the same work with no network in
         it, on both hosts at once. *Bytes / bandwidth* is what the gradients of one update take at the full rate of
-        the link, frames and headers not counted. Their *sum* is what computing and then sending takes, their *max*
-        what is left to win by doing both at the same time.
+        the link, in frames of {FRAME:,} bytes that carry {CARRIED:,}. Their *sum* is what computing and then sending
+        takes, their *max* what is left to win by doing both at the same time.
 
         The loops run in turn in the same processes, {len(case.rounds)} times each; an update takes as long as on the
         slower rank, and times are medians over the updates, and then over the rounds. A ratio belongs to one round:

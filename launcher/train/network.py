@@ -26,7 +26,8 @@ Gather = Callable[[Any], list[Any]]
 _LARGEST = 2**28  # bytes of a message: beyond that, time grows with bytes and nothing else
 _SECONDS = 3.0  # that each of the three is timed for, about
 _LEAST, _MOST = 3, 30  # times
-_IN_A_ROW = 10  # all-reduces of four bytes, which take less time than it takes to begin together
+_IN_A_ROW = 32  # at most: what takes less time than it takes to begin together is timed so many times at once
+_LONG = 0.25  # seconds that need nothing in a row
 
 
 def measure_network(
@@ -46,12 +47,12 @@ def measure_network(
     moved = 0 if plan.reduction is None else plan.reduction.bytes_per_update + plan.reduction.gathered_bytes
     clock = _Clock(device, gather)
     say("a micro-step of the model")
-    micro_seconds = clock.time(_micro_step(plan, materials, rank, device))
+    micro_seconds = clock.time_in_a_row(_micro_step(plan, materials, rank, device))  # as in a window
     latency = message_bytes = message_seconds = None
     if world_size > 1:
         say("an all-reduce of four bytes")
         one = torch.zeros(1, device=device)
-        latency = clock.time(lambda: [dist.all_reduce(one) for _ in range(_IN_A_ROW)]) / _IN_A_ROW
+        latency = clock.time_in_a_row(lambda: dist.all_reduce(one))
         message_bytes = max(4, min(moved, _LARGEST) // 4 * 4)
         say(f"an all-reduce of {message_bytes:,} bytes")
         message = torch.zeros(message_bytes // 4, device=device)
@@ -87,6 +88,18 @@ class _Clock:
         by_rank: list[list[float]] = self._gather([self._once(do) for _ in range(times)])
         slowest: list[float] = [max(each) for each in zip(*by_rank, strict=True)]
         return median(slowest)
+
+    def time_in_a_row(self, do: Callable[[], object]) -> float:
+        """The same of what is done several times in a row, without waiting for the others in between."""
+        self._once(do)
+        first: float = max(self._gather(self._once(do)))
+        times = min(max(round(_LONG / max(first, 1e-9)), 1), _IN_A_ROW)
+
+        def row() -> None:
+            for _ in range(times):
+                do()
+
+        return self.time(row) / times
 
     def _once(self, do: Callable[[], object]) -> float:
         self._gather(None)  # all begin together
