@@ -46,8 +46,6 @@ def measure_network(
     world_size = plan.topology.world_size
     moved = 0 if plan.reduction is None else plan.reduction.bytes_per_update + plan.reduction.gathered_bytes
     clock = _Clock(device, gather)
-    say("a micro-step of the model")
-    micro_seconds = clock.time_in_a_row(_micro_step(plan, materials, rank, device))  # as in a window
     latency = message_bytes = message_seconds = None
     if world_size > 1:
         say("an all-reduce of four bytes")
@@ -57,6 +55,8 @@ def measure_network(
         say(f"an all-reduce of {message_bytes:,} bytes")
         message = torch.zeros(message_bytes // 4, device=device)
         message_seconds = clock.time(lambda: dist.all_reduce(message))
+    say("a micro-step of the model")  # last: what starts the ranks has come to rest, and leaves them the machine
+    micro_seconds = clock.time_in_a_row(_micro_step(plan, materials, rank, device))  # as in a window
     return NetworkMeasured(
         parameters=materials.parameters,
         bytes_per_update=moved,
