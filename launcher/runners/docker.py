@@ -17,6 +17,7 @@ from launcher.launch.docker import LABEL, HostUser
 from launcher.launch.submission import Submission
 from launcher.linux import stop_with_parent
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.launch_files import write_files
 from launcher.runners.program import Program, ProgramError
 from launcher.runners.supervise import Signals
 
@@ -148,7 +149,7 @@ def submit(job: Submission, run: RunDirectory) -> Container:
         DockerError: Docker does not take it.
     """
     before = Container.of(run)
-    write_files(job)
+    write_files(job.files)
     there = _containers(run)
     try:
         name = _DOCKER.ask(job.argv, _id_in, patience=None)  # an image that is not here is fetched first
@@ -171,13 +172,6 @@ def _containers(run: RunDirectory) -> set[str] | None:
     return None
 
 
-def write_files(job: Submission) -> None:
-    """Write the files that a container needs."""
-    for path, text in job.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text, lasting=True)
-
-
 def run_attached(job: Submission, signals: Signals) -> int:
     """Run a container to its end, with its output here; the exit code of what runs in it.
 
@@ -190,10 +184,10 @@ def run_attached(job: Submission, signals: Signals) -> int:
     Raises:
         DockerError: nothing was started.
     """
-    write_files(job)
+    write_files(job.files)
     told = 0
     with (
-        _DOCKER.installed(job.argv),
+        _DOCKER.startable(job.argv),
         subprocess.Popen(
             job.argv, stdin=subprocess.DEVNULL, preexec_fn=stop_with_parent, start_new_session=True
         ) as process,

@@ -10,6 +10,7 @@ from typing import Any
 from launcher.launch.kubernetes import LABEL, RESOURCES, RUN_LABEL, KubernetesJob
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.kubectl import KUBECTL, Cluster, KubernetesError
+from launcher.runners.launch_files import write_files
 from launcher.runners.pod_logs import PodLogs
 from launcher.runners.runs_option import runs_option
 
@@ -188,9 +189,7 @@ def submit(job: KubernetesJob, run: RunDirectory, kind: str, namespace: str, tim
     Raises:
         KubernetesError: Kubernetes does not take it.
     """
-    for path, text in job.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text, lasting=True)
+    write_files(job.files)
     KUBECTL.call(job.check)
     metadata = job.manifests[-1]["metadata"]
     made = ClusterJob(kind, metadata["name"], Cluster.current(namespace), metadata["labels"][RUN_LABEL], times)

@@ -11,8 +11,9 @@ from uuid import uuid4
 
 from launcher.launch.spec import LaunchSpec
 from launcher.linux import EndsMarked, adopt_orphans, descendants_of, end_descendants
-from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.rundir.layout import RunDirectory
 from launcher.runners import keeper
+from launcher.runners.launch_files import write_files
 
 _MARK = "LAUNCHER_LAUNCH"  # in the environment of every process of a launch
 _WITHOUT_LAUNCHER = 1.0  # seconds that processes get to end by themselves when the launcher was killed
@@ -23,9 +24,7 @@ class LocalRunner:
 
     def start(self, spec: LaunchSpec, run: RunDirectory) -> LocalHandle:
         """Write the files of the launch and start it; its own output goes to logs/agent.log."""
-        for path, text in spec.files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text, lasting=True)
+        write_files(spec.files)
         run.logs.mkdir(exist_ok=True)
         mark = uuid4().hex
         ends = EndsMarked(f"{_MARK}={mark}", _WITHOUT_LAUNCHER)  # before the agent: it is none of the run

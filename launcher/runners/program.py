@@ -58,7 +58,7 @@ class Program:
             ProgramError: of this engine: it is not installed, fails, or does not end.
         """
         seconds = self.patience if patience == 0 else patience
-        with self.installed(command):
+        with self.startable(command):
             try:
                 done = subprocess.run(
                     [program_of(command), *command[1:]],
@@ -126,7 +126,7 @@ class Program:
         self, command: Sequence[str], stderr: int | None = subprocess.DEVNULL
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A command that runs, for as long as the context; with None its complaints go where those of this one go."""
-        with self.installed(command):
+        with self.startable(command):
             process = subprocess.Popen(
                 [program_of(command), *command[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
             )
@@ -137,12 +137,15 @@ class Program:
                 process.kill()
 
     @contextmanager
-    def installed(self, command: Sequence[str]) -> Iterator[None]:
-        """Says of a program that is not there that it is not installed."""
+    def startable(self, command: Sequence[str]) -> Iterator[None]:
+        """Says of a program that cannot be started what is the matter with it."""
         try:
             yield
         except FileNotFoundError:
             raise self.error(self.missing.format(name=command[0])) from None
+        except OSError as error:
+            cure = "See which one comes first in PATH"
+            raise self.error(f"{command[0]} cannot be started: {error.strerror}. {cure}.") from None
 
     def name(self, command: Sequence[str]) -> str:
         """What a command is called in a sentence."""

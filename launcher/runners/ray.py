@@ -11,6 +11,7 @@ from secrets import token_hex
 from launcher.errors import Mistake, RequestError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.launch_files import write_files
 from launcher.runners.program import Program, ProgramError, text_of
 
 _ID = re.compile(r"\braysubmit_\w+")
@@ -157,9 +158,7 @@ def submit(job: Submission, run: RunDirectory, address: str | None) -> Job:
     Raises:
         RayError: Ray does not take it.
     """
-    for path, text in job.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text, lasting=True)
+    write_files(job.files)
     (number,) = (word.removeprefix(_NAMED) for word in job.argv if word.startswith(_NAMED))
     before, kept = Job.of(run), Job(number, address or "")
     kept.keep(run)  # before it is there: whatever becomes of this process, it can be asked for and ended

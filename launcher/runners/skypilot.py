@@ -6,15 +6,17 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from launcher.errors import ExitCode, LauncherError
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
+from launcher.runners.launch_files import write_files
+from launcher.runners.program import Program, ProgramError
 
 
-class SkyPilotError(LauncherError):
+class SkyPilotError(ProgramError):
     """SkyPilot is not there, or does not take the job; it has said why."""
 
-    exit_code = ExitCode.REQUEST
+
+_SKY = Program(SkyPilotError, "SkyPilot is not installed here: there is no {name}. See docs.skypilot.co.")
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,9 @@ def submit(job: Submission, run: RunDirectory) -> None:
     Raises:
         SkyPilotError: SkyPilot is not there, or does not take it.
     """
-    for path, text in job.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text, lasting=True)
-    try:
+    write_files(job.files)
+    with _SKY.startable(job.argv):
         done = subprocess.run(job.argv, check=False, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise SkyPilotError("SkyPilot is not installed here: there is no sky. See docs.skypilot.co.") from None
     if done.returncode:
         raise SkyPilotError(f"sky has not taken the job: exit code {done.returncode}.")
     write_atomically(run.skypilot_job, f"{run.path.name}\n", lasting=True)

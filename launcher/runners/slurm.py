@@ -13,6 +13,7 @@ from launcher.launch.slurm_array import task_of
 from launcher.launch.submission import Submission
 from launcher.rundir.layout import RunDirectory, write_atomically
 from launcher.runners.follow import LineFollower
+from launcher.runners.launch_files import write_files
 from launcher.runners.program import Program, ProgramError
 from launcher.runners.runs_option import runs_option
 
@@ -217,9 +218,7 @@ def _state_in(line: str) -> JobState:
 
 def _sent(job: Submission) -> str:
     """Write the files of a job and submit it; its number, and its cluster where Slurm has named one."""
-    for path, text in job.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text, lasting=True)
+    write_files(job.files)
     try:
         answer = call(job.argv)
     except SlurmError as error:

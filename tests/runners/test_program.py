@@ -126,3 +126,12 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     done = launcher(*command, "--run-id", "it", "--runs", str(tmp_path / "runs"), env={"PATH": str(tmp_path)})
     assert done.returncode == 2
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_program_that_cannot_be_started_is_the_engines_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "sbatch").write_text("no program")
+    (tmp_path / "sbatch").chmod(0o755)
+    cure = "See which one comes first in PATH."
+    with pytest.raises(slurm.SlurmError, match=f"sbatch cannot be started: Exec format error. {cure}"):
+        slurm.submit(Submission(("sbatch",), {}), RunDirectory(tmp_path))
