@@ -15,6 +15,7 @@ import torch.distributed as dist
 from benchmarks.markdown import markdown_table
 from benchmarks.overhead.launched import WorkTask, plan_of
 from benchmarks.overhead.work import WORLD_SIZE, Size, Work
+from benchmarks.rank import end_rank
 from launcher.plan.planner import make_plan, with_facts
 from launcher.train.job import build_job, build_materials
 from launcher.train.loop import train
@@ -44,7 +45,7 @@ def run_rank(rank: int, options: argparse.Namespace, folder: str) -> None:
         rows.append((size, str(accumulation), *times, *(f"{of(ratios):.2f}" for of in (median, min, max))))
     if rank == 0:
         (Path(folder) / "table").write_text(markdown_table(COLUMNS, rows, words=1))
-    dist.destroy_process_group()
+    end_rank()
 
 
 def _seconds(work: Work, rank: int, what: str) -> float:

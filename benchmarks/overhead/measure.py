@@ -20,6 +20,7 @@ from benchmarks.overhead.by_hand import run_by_hand
 from benchmarks.overhead.case import Case, Cost
 from benchmarks.overhead.launched import plan_of, run_launched
 from benchmarks.overhead.work import SAMPLES, WORLD_SIZE, Items, Ran, Size, Work, make_model
+from benchmarks.rank import end_rank
 from launcher.plan.order import sample_order
 
 SKIPPED = 5  # updates at the beginning of a run that are not timed: DDP rebuilds its buckets, the optimizer its state
@@ -64,7 +65,7 @@ def run_rank(rank: int, settings: Settings, folder: Path) -> None:
             print(cases[-1].line(), file=sys.stderr)
     if rank == 0:
         (folder / "cases").write_bytes(pickle.dumps(cases))
-    dist.destroy_process_group()
+    end_rank()
 
 
 def read_cases(folder: Path) -> list[Case]:
