@@ -44,6 +44,7 @@ bench: $(WITH_EXTRAS)
 	$(BIN)/python -m benchmarks.overhead --write
 	$(BIN)/python -m benchmarks.editions --write
 	$(BIN)/python -m benchmarks.checkpoints --write
+	$(BIN)/python -m benchmarks.allocator --write
 	$(BIN)/python -m benchmarks.network --write  # only root can make its hosts
 
 schema: $(INSTALLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,39 @@ def test_threads_are_the_same_for_one_rank_and_kept_where_the_user_set_them(tmp_
     plan = plan_of(tmp_path)
     kept = build_launch(plan, RunDirectory(tmp_path / "run"), MACHINE, {"OMP_NUM_THREADS": "3"})
     assert "OMP_NUM_THREADS" not in kept.env
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its C library is not glibc")
+def test_ranks_on_cpus_keep_the_memory_that_a_micro_step_frees(tmp_path: Path) -> None:
+    """Counted as pages that the kernel hands out while tensors of 96 MiB in all come and go."""
+    script = """
+import resource, torch
+def take(): return [torch.zeros(6 * 2**20) for _ in range(4)]
+for _ in range(3): take()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20): take()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    without = {name: value for name, value in clean_environment().items() if "MALLOC" not in name}
+    ours = {name: value for name, value in spec_of(tmp_path).env.items() if "MALLOC" in name}
+    command = [sys.executable, "-c", script]
+    pages = [
+        int(subprocess.run(command, env=env, capture_output=True, check=True).stdout)
+        for env in (without, {**without, **ours})
+    ]
+    assert pages[0] > 10_000
+    assert pages[1] < 1_000
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"MALLOC_TRIM_THRESHOLD_": "0"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=0"}],
+    ids=lambda it: next(iter(it)),
+)
+def test_what_the_user_set_of_the_allocator_is_kept(tmp_path: Path, chosen: dict[str, str]) -> None:
+    kept = build_launch(plan_of(tmp_path), RunDirectory(tmp_path / "run"), MACHINE, chosen)
+    assert not [name for name in kept.env if "MALLOC" in name]
+    assert not [name for name in spec_of(tmp_path, device="cuda").env if "MALLOC" in name]
 
 
 @pytest.mark.parametrize("method", ["torchrun", "accelerate"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from launcher.launch.environ import allocator_environment
 from launcher.plan.windows import MicroBatch, Window
 from launcher.train.proof.bench import micro_batches, slices
 from launcher.train.proof.chance import SeededForward, who_draws, without_chance
@@ -21,6 +25,7 @@ from launcher.train.proof.memory import Fit, is_out_of_memory
 from launcher.train.proof.mixing import first_mixing_layer
 from launcher.train.proof.precision import default_type, set_types, types_of
 from launcher.train.proof.switches import Switches
+from tests.processes import clean_environment
 
 ONES = torch.ones(6, 8)
 SEQUENCE = torch.ones(2, 5, 8)
@@ -224,6 +229,28 @@ def test_what_fits_is_guessed_and_halved() -> None:
     fit.double_width()
     assert fit.samples == guess // 2
     assert len(held)
+
+
+def test_memory_that_is_free_but_kept_is_not_taken_for_none_at_all() -> None:
+    """A rank on CPUs keeps what it has freed, and a micro-batch may live in it without a page more."""
+    script = """
+import torch
+from launcher.train.proof.memory import Fit
+def take(): return [torch.zeros(4 * 2**20) for _ in range(20)]  # 320 MiB
+take()
+fit = Fit(10**12, torch.device("cpu"))
+take()
+fit.learn(1)
+print(fit.samples)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean_environment(**allocator_environment({})),
+        capture_output=True,
+        check=True,
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 1 <= int(done.stdout) <= memory // (320 * 2**20)
 
 
 def test_all_samples_fit_until_something_says_otherwise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ class Fit:
         self._all = samples
         self._most = 2 * samples  # in either width, until it is known better
         self._device = device
+        _give_free_memory_back()
         self._resident = _resident_bytes()
 
     @property
@@ -75,6 +77,12 @@ def _of_container() -> Iterator[int]:
     with suppress(OSError, ValueError):  # a limit of `max` is none
         folder = Path("/sys/fs/cgroup")
         yield int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
+
+
+def _give_free_memory_back() -> None:
+    """What is free but kept by glibc (ranks on CPUs keep it) would hide what the next micro-batch takes."""
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident_bytes() -> int | None:
