@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.network.case import RATES, Link, table
 from benchmarks.network.measure import Settings
 from benchmarks.network.results import results_page
+from launcher.launch.environ import allocator_environment
 from tests.hosts.network import Hosts, hosts
 
 PROGRAM = "python -m benchmarks.network"
@@ -73,6 +74,7 @@ def _environment(two: Hosts, rank: int) -> dict[str, str]:
         "MASTER_ADDR": two.addresses[0],
         "MASTER_PORT": str(_PORT),
         "OMP_NUM_THREADS": "1",
+        **allocator_environment(os.environ),  # as the launcher's ranks have it
     }
 
 

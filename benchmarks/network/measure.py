@@ -13,8 +13,10 @@ from pydantic import TypeAdapter
 
 from benchmarks.network.case import Case, Link, Round
 from benchmarks.network.loops import alone, computing, launched, without_no_sync
+from benchmarks.rank import end_rank
 
 _TIMES = 3  # all-reduces with nothing else to do
+_COMPUTED = 60  # updates, at least, of the loop that has no network in it and is short
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Settings:
         link: its rate, as `tc` calls it.
         accumulations: the values of K.
         rounds: how often each loop runs.
-        updates: timed updates of each run, one number for each K.
+        updates: timed updates of each run, one number for each K; where there is no network, no fewer than 60.
         without: the same of the loop without `no_sync`, which takes K times as long.
     """
 
@@ -45,14 +47,15 @@ def main(settings: Settings, out: Path) -> None:
         rounds, size = [], 0
         for _ in range(settings.rounds):
             own, size = launched(accumulation, updates)
-            rounds.append(Round(without_no_sync(accumulation, without), own, computing(accumulation, updates)))
+            here = computing(accumulation, max(updates, _COMPUTED))
+            rounds.append(Round(without_no_sync(accumulation, without), own, here))
         cases.append(Case(settings.link, accumulation, size, tuple(rounds)))
         if dist.get_rank() == 0:
             print(cases[-1].line(), file=sys.stderr)
     link = Link(tuple(cases), alone(cases[-1].size, _TIMES))
     if dist.get_rank() == 0:
         out.write_bytes(pickle.dumps(link))
-    dist.destroy_process_group()
+    end_rank()
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def results_page(links: Sequence[Link], command: str) -> str:
         the link, in frames of {FRAME:,} bytes that carry {CARRIED:,}. Their *sum* is what computing and then sending
         takes, their *max* what is left to win by doing both at the same time.
 
-        The loops run in turn in the same processes, {len(case.rounds)} times each; an update takes as long as on the
-        slower rank, and times are medians over the updates, and then over the rounds. A ratio belongs to one round:
-        the median, the smallest, the largest.
+        The loops run in turn in the same processes, {len(case.rounds)} times each, with the variables of C's allocator
+        that a launch sets. An update takes as long as on the slower rank, and times are medians over the updates, and
+        then over the rounds. A ratio belongs to one round: the median, the smallest, the largest.
 
         """
     return dedent(head) + table(links) + "\n\n" + "".join(map(_sentence, links))

@@ -24,8 +24,9 @@ from launcher.train.task_losses import TaskLosses, loss_weights
 Say = Callable[[str], None]
 Gather = Callable[[Any], list[Any]]
 _LARGEST = 2**28  # bytes of a message: beyond that, time grows with bytes and nothing else
-_SECONDS = 3.0  # that each of the three is timed for, about
-_LEAST, _MOST = 3, 30  # times
+_SECONDS = 3.0  # that an all-reduce is timed for, about
+_COMPUTING_SECONDS = 8.0  # and micro-steps: how fast a shared machine computes comes and goes within seconds
+_LEAST, _MOST = 3, 60  # times
 _IN_A_ROW = 32  # at most: what takes less time than it takes to begin together is timed so many times at once
 _LONG = 0.25  # seconds that need nothing in a row
 
@@ -56,7 +57,8 @@ def measure_network(
         message = torch.zeros(message_bytes // 4, device=device)
         message_seconds = clock.time(lambda: dist.all_reduce(message))
     say("a micro-step of the model")  # last: what starts the ranks has come to rest, and leaves them the machine
-    micro_seconds = clock.time_in_a_row(_micro_step(plan, materials, rank, device))  # as in a window
+    take = _micro_step(plan, materials, rank, device)
+    micro_seconds = clock.time_in_a_row(take, _COMPUTING_SECONDS)  # as in a window
     return NetworkMeasured(
         parameters=materials.parameters,
         bytes_per_update=moved,
@@ -80,16 +82,21 @@ class _Clock:
         self._device = device
         self._gather = gather
 
-    def time(self, do: Callable[[], object]) -> float:
-        """Seconds that it takes the slowest rank, each time: the median, after a first time that is not counted."""
+    def time(self, do: Callable[[], object], seconds: float = _SECONDS) -> float:
+        """Seconds that it takes the slowest rank, each time: the median, after a first time that is not counted.
+
+        Args:
+            do: what is timed.
+            seconds: for how long about, over and over again.
+        """
         self._once(do)
         first = max(self._gather(self._once(do)))
-        times = min(max(round(_SECONDS / max(first, 1e-9)), _LEAST), _MOST)
+        times = min(max(round(seconds / max(first, 1e-9)), _LEAST), _MOST)
         by_rank: list[list[float]] = self._gather([self._once(do) for _ in range(times)])
         slowest: list[float] = [max(each) for each in zip(*by_rank, strict=True)]
         return median(slowest)
 
-    def time_in_a_row(self, do: Callable[[], object]) -> float:
+    def time_in_a_row(self, do: Callable[[], object], seconds: float = _SECONDS) -> float:
         """The same of what is done several times in a row, without waiting for the others in between."""
         self._once(do)
         first: float = max(self._gather(self._once(do)))
@@ -99,7 +106,7 @@ class _Clock:
             for _ in range(times):
                 do()
 
-        return self.time(row) / times
+        return self.time(row, seconds) / times
 
     def _once(self, do: Callable[[], object]) -> float:
         self._gather(None)  # all begin together
