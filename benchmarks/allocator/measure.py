@@ -21,7 +21,7 @@ import torch
 from benchmarks.network.task import Perceptron
 
 RANKS, MICRO, ACCUMULATION = 2, 8, 4
-_SKIPPED = 2  # updates
+_SKIPPED = 10  # updates, until the heap has its size
 
 
 @dataclass(frozen=True)
