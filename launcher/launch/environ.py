@@ -16,10 +16,10 @@ from launcher.rundir.layout import RunDirectory
 # What containers are given of the environment besides what the recipe names, where it is set. Paths of this machine are
 # not among them.
 _FOR_CONTAINERS = (
-    "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_TOKEN", "NO_PROXY", "OMP_NUM_THREADS", "WANDB_API_KEY",
-    "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "http_proxy", "https_proxy", "no_proxy",
+    "CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "HF_HUB_OFFLINE", "HF_TOKEN", "NO_PROXY", "OMP_NUM_THREADS",
+    "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
-_FAMILIES_FOR_CONTAINERS = ("GLOO_", "NCCL_")
+_FAMILIES_FOR_CONTAINERS = ("GLOO_", "MALLOC_", "NCCL_")
 
 # Bytes. glibc accepts no larger threshold for memory of its own, and would by itself arrive at it after a while; but a
 # threshold that is set stays, so both have to be.

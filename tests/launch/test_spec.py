@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from launcher.launch.build import build_launch, numbered
+from launcher.launch.environ import container_environment
 from launcher.launch.spec import LaunchSpec
 from launcher.launch.torchrun import Meeting
 from launcher.plan.planner import Plan, make_plan
@@ -160,6 +161,7 @@ def test_what_the_user_set_of_the_allocator_is_kept(tmp_path: Path, chosen: dict
     kept = build_launch(plan_of(tmp_path), RunDirectory(tmp_path / "run"), MACHINE, chosen)
     assert not [name for name in kept.env if "MALLOC" in name]
     assert not [name for name in spec_of(tmp_path, device="cuda").env if "MALLOC" in name]
+    assert container_environment(chosen, (), "me")[1] == list(chosen)  # and a container is given it
 
 
 @pytest.mark.parametrize("method", ["torchrun", "accelerate"])
