@@ -10,6 +10,7 @@ from typing import Protocol
 from launcher.errors import ExitCode, LauncherError
 from launcher.rundir.layout import RunDirectory
 from launcher.runners import docker, kubernetes, ray, skypilot, slurm
+from launcher.runners.new_run import has_begun
 
 
 class NoJobError(LauncherError):
@@ -125,8 +126,9 @@ def job_runs(name: str, runs: Path) -> list[RunDirectory]:
         NoJobError: there is no such run.
     """
     for path in (runs / name, Path(name)):
-        if path.is_dir():
-            return [RunDirectory(path.absolute())]
+        run = RunDirectory(path.absolute())
+        if name and path.is_dir() and (run.recipe.exists() or find_job(run) is not None or has_begun(run)):
+            return [run]
     numbers = [(run, job.number) for run in submitted_runs(runs) if (job := find_job(run)) is not None]
     found = [run for run, number in numbers if number == name][:1]
     if not found:

@@ -240,7 +240,10 @@ def test_without_slurm_one_sentence_says_so(command: str, tmp_path: Path) -> Non
 
 def test_a_run_that_nobody_knows(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    for name, said in (("12", "was submitted as job 12"), ("yours", "is called yours"), ("mine", "was not submitted")):
+    (tmp_path / "mine" / "recipe.yaml").touch()
+    (tmp_path / "folder").mkdir()
+    unknown = ("12", "was submitted as job 12"), ("yours", "is called yours"), ("folder", "is called folder")
+    for name, said in (*unknown, ("mine", "was not submitted")):
         done = launcher("cancel", name, "--runs", str(tmp_path))
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
