@@ -38,7 +38,7 @@ def doctor(
     from launcher.cli.doctor_text import print_cost, print_finding, print_json
     from launcher.cli.output import lasting_console
     from launcher.doctor.examine import examine
-    from launcher.errors import ExitCode, Mistake, RequestError
+    from launcher.errors import ExitCode, LauncherError, Mistake, RequestError
     from launcher.runners.place import place_by_hand
 
     place = place_by_hand(nodes, node_rank, rendezvous)
@@ -52,7 +52,12 @@ def doctor(
             if not as_json:
                 print_finding(console, finding)
     code = ExitCode.DONE
-    measured = None if request is None else measure(request, runs, place)
+    try:
+        measured = None if request is None else measure(request, runs, place)
+    except LauncherError:
+        if as_json:
+            print_json(findings, None)
+        raise
     if isinstance(measured, ExitCode):
         code, measured = measured, None
     if measured is not None:

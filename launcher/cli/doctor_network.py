@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +23,9 @@ from launcher.cli.watched import watched
 from launcher.doctor.finding import Finding, ok, warning
 from launcher.errors import ExitCode, Mistake, RequestError
 from launcher.launch.build import build_launch, numbered
+from launcher.plan.changes import recipe_mark
 from launcher.plan.network import NetworkCost, bus_bandwidth
+from launcher.plan.planner import Plan
 from launcher.recipe.load import load_recipe
 from launcher.rundir.generation import take_over
 from launcher.rundir.layout import RunDirectory
@@ -75,7 +79,10 @@ class Measured:
         said = f"{cost.share:.0%} of an update at K = {count(cost.accumulation)}, where nothing overlaps"
         if cost.hidden_from is None:
             engine = self.request.plan.recipe.parallel.engine
-            cure = f"{engine} reduces in every micro-step, and no K hides that: take an engine that reduces once"
+            cure = (
+                f"{engine} is at the network in every micro-step, for longer than that computes, and no K hides it: "
+                "take a larger batch.micro, or an engine that reduces once"
+            )
             return [warning("network", said, cure) if cost.share > _MUCH else ok("network", said)]
         if cost.share > _MUCH:
             cure = f"It is hidden from K = {count(cost.hidden_from)} on: batch.global={self.batch_of(cost.hidden_from)}"
@@ -129,33 +136,60 @@ def measure(request: Request, runs: Path, place: Place | None) -> Measured | Exi
         What was measured, or the exit code that says why it was not.
 
     Raises:
-        RequestError: the machines cannot meet there.
+        RequestError: the machines cannot meet there, or have other recipes.
         HostUnknownError: nobody knows the name of the first machine.
         MachineMissingError: another machine has not come.
     """
     recipe, several = request.plan.recipe, place if place is not None and place.nodes > 1 else None
     with listening() as signals:
-        if several is not None and not _all_there(several, recipe.parallel.timeout, signals):
+        if several is not None and not _all_there(several, request.plan, signals):
             return ExitCode.INTERRUPTED
-        run = create_run_directory(runs, fresh_id(f"{recipe.name}-{_NAME}", datetime.now()), fresh=True)
-        try:
+        with _passing_directory(runs, recipe.name) as run:
             outcome = _outcome(request, run, several, signals)
             if outcome.exit_code != ExitCode.DONE:
                 _say_failure(outcome)
                 return ExitCode(outcome.exit_code)
             found = NetworkMeasured.read(run)
-        finally:
-            shutil.rmtree(run.path, ignore_errors=True)
     return Measured(request, found, _cost(request, found))
 
 
-def _all_there(place: Place, patience: float, signals: Signals) -> bool:
-    """Whether all machines have come; a signal may have come first."""
+@contextmanager
+def _passing_directory(runs: Path, name: str) -> Iterator[RunDirectory]:
+    """A directory for the ranks, which goes again with the folders that were made for it."""
+    made = [folder for folder in (runs, *runs.parents) if not folder.exists()]
+    try:
+        run = create_run_directory(runs, fresh_id(f"{name}-{_NAME}", datetime.now()), fresh=True)
+        try:
+            yield run
+        finally:
+            shutil.rmtree(run.path, ignore_errors=True)
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it holds something of others, and stays
+                folder.rmdir()
+
+
+def _all_there(place: Place, plan: Plan, signals: Signals) -> bool:
+    """Whether all machines have come with the same recipe; a signal may have come first."""
 
     def say(sentence: str) -> None:
         print(sentence, file=LastingOutput(sys.stderr), flush=True)
 
-    return place.reach(patience, signals, say) and gathered(place, patience, signals, say, "launcher doctor")
+    patience = plan.recipe.parallel.timeout
+    return place.reach(patience, signals, say) and gathered(
+        place, patience, signals, say, "launcher doctor", recipe=_mark(plan)
+    )
+
+
+def _mark(plan: Plan) -> str:
+    """A word that is the same where what is timed is."""
+    recipe = plan.recipe
+    timed = [
+        recipe_mark(plan),
+        plan.batch.micro,
+        *(part.model_dump(mode="json") for part in (plan.topology, recipe.parallel)),
+    ]
+    return hashlib.sha256(json.dumps([*timed, recipe.launch.method], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _outcome(request: Request, run: RunDirectory, place: Place | None, signals: Signals) -> Outcome:
@@ -185,11 +219,12 @@ def _say_failure(outcome: Outcome) -> None:
 
 def _cost(request: Request, found: NetworkMeasured) -> NetworkCost:
     plan = request.plan
-    whole = found.message_seconds or 0.0
-    scale = found.bytes_per_update / found.message_bytes if found.message_bytes else 0.0
-    reduces = plan.recipe.parallel.abilities.reduces
-    every = reduces == "micro-step" or (reduces == "choice" and not plan.recipe.parallel.fsdp.defer_reduction)
-    return NetworkCost(found.micro_seconds, plan.batch.accumulation, whole * scale, every_step=every)
+    of_a_byte = 0.0
+    if found.message_bytes and found.message_seconds:
+        of_a_byte = found.message_seconds / found.message_bytes
+    return NetworkCost(
+        found.micro_seconds, plan.batch.accumulation, found.once_bytes * of_a_byte, found.each_bytes * of_a_byte
+    )
 
 
 def described(measured: Measured) -> list[tuple[str, str, str]]:
@@ -208,16 +243,12 @@ def described(measured: Measured) -> list[tuple[str, str, str]]:
         ("bytes", size(found.bytes_per_update), f"per update, {count(found.parameters)} trainable parameters"),
         ("communication", _time(cost.communication), f"per update: {cost.share:.0%} of it, where nothing overlaps"),
     ]  # fmt: skip
-    if cost.hidden_from is not None and cost.small_from is not None:
-        hidden, small = cost.hidden_from, cost.small_from
-        lines += [
-            (
-                "hidden from",
-                f"K = {count(hidden)}",
-                f"computing takes as long: batch.global={measured.batch_of(hidden)}",
-            ),
-            ("below 10 %", f"K = {count(small)}", f"of an update: batch.global={measured.batch_of(small)}"),
-        ]
+    if cost.hidden_from is not None:
+        hidden, batch = cost.hidden_from, measured.batch_of(cost.hidden_from)
+        lines.append(("hidden from", f"K = {count(hidden)}", f"computing takes as long: batch.global={batch}"))
+    if cost.small_from is not None:
+        small, batch = cost.small_from, measured.batch_of(cost.small_from)
+        lines.append(("below 10 %", f"K = {count(small)}", f"of an update: batch.global={batch}"))
     return lines
 
 

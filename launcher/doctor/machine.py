@@ -102,7 +102,10 @@ def examine_name(name: str) -> Finding:
 
 def examine_disk(runs: Path) -> Iterator[Finding]:
     """The file system of runs: its room, and whether it has locks, which keep two launches apart."""
-    there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.is_dir())
+    there = next(path for path in (runs.absolute(), *runs.absolute().parents) if path.exists())
+    if not there.is_dir():
+        yield problem("runs", f"{there} is a file", "Choose another --runs")
+        return
     free = shutil.disk_usage(there).free
     if free < _GIB:
         yield problem("disk", f"{size(free)} free in {there}", "Make room, or choose another --runs")
@@ -112,13 +115,13 @@ def examine_disk(runs: Path) -> Iterator[Finding]:
         )
     else:
         yield ok("disk", f"{size(free)} free in {there}")
+    what = "cannot be written"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
+            what = "has no file locks"
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except PermissionError:
-        yield problem("runs", f"{there} cannot be written", "Choose another --runs")
     except OSError as error:
-        yield problem("runs", f"{there} has no file locks: {error.strerror}", "Choose another --runs")
+        yield problem("runs", f"{there} {what}: {error.strerror}", "Choose another --runs")
     else:
         yield ok("runs", f"{there} can be written, and has locks")
 

@@ -15,19 +15,24 @@ class NetworkCost:
     Attributes:
         micro_seconds: of a micro-step, forward and backward.
         accumulation: micro-steps per update of the busiest rank, K.
-        communication: seconds that what an update hands to the network takes.
-        every_step: whether the engine hands it over in every micro-step, so that no K hides it.
+        once: seconds that what is sent once per update takes.
+        each: seconds that what is sent in each micro-step takes; it grows with K, as computing does.
     """
 
     micro_seconds: float
     accumulation: int
-    communication: float
-    every_step: bool = False
+    once: float
+    each: float = 0.0
 
     @property
     def computing(self) -> float:
         """Seconds of computing in an update."""
         return self.accumulation * self.micro_seconds
+
+    @property
+    def communication(self) -> float:
+        """Seconds that what an update hands to the network takes."""
+        return self.once + self.accumulation * self.each
 
     @property
     def share(self) -> float:
@@ -37,18 +42,21 @@ class NetworkCost:
     @property
     def balanced(self) -> float | None:
         """The K, unrounded, whose computing takes as long as the network; None where there is none."""
-        return None if self.every_step else self.communication / self.micro_seconds
+        left = self.micro_seconds - self.each
+        return self.once / left if left > 0 else None
 
     @property
     def hidden_from(self) -> int | None:
         """The smallest K whose computing takes as long as the network: the network is no more than half of an update,
-        and none of it where it goes on beside the computing."""
+        and none of it where it goes on beside the computing. None where no K does."""
         return None if self.balanced is None else max(1, math.ceil(self.balanced))
 
     @property
     def small_from(self) -> int | None:
-        """The smallest K at which the network is less than a tenth of an update, though nothing overlaps."""
-        return None if self.balanced is None else max(1, math.floor(self.balanced * (1 / SMALL - 1)) + 1)
+        """The smallest K at which the network is less than a tenth of an update, though nothing overlaps; None where
+        it is at none."""
+        left = self.micro_seconds / (1 / SMALL - 1) - self.each
+        return max(1, math.floor(self.once / left) + 1) if left > 0 else None
 
 
 def bus_bandwidth(message_bytes: int, seconds: float, world_size: int) -> float:

@@ -16,6 +16,8 @@ class NetworkMeasured(BaseModel):
     Attributes:
         parameters: that are trained.
         bytes_per_update: that a rank hands to the network in each update.
+        once_bytes: of an all-reduce that takes as long as what is sent once per update.
+        each_bytes: of an all-reduce that takes as long as what is sent in each micro-step.
         latency: seconds of an all-reduce of four bytes; None for one rank, as for those that follow.
         message_bytes: of the all-reduce that was timed.
         message_seconds: that it took.
@@ -27,6 +29,8 @@ class NetworkMeasured(BaseModel):
 
     parameters: int
     bytes_per_update: int
+    once_bytes: float
+    each_bytes: float
     latency: float | None
     message_bytes: int | None
     message_seconds: float | None

@@ -20,14 +20,16 @@ from launcher.words import plural
 _SILENT = 2.0  # seconds of waiting that nobody need hear of
 _TICK = 0.1
 _ANSWER = 5.0  # seconds in which who has connected says what it wants
-_HELLO, _GO, _TAKEN, _OTHERS = "launcher", "go", "taken", "others"
+_HELLO, _GO, _TAKEN, _OTHERS, _RECIPE = "launcher", "go", "taken", "others", "recipe"
 
 
 class MachineMissingError(LauncherError):
     """A machine has not come, and it was waited for long enough."""
 
 
-def gathered(place: Place, patience: float, signals: Signals, say: Callable[[str], None], again: str) -> bool:
+def gathered(
+    place: Place, patience: float, signals: Signals, say: Callable[[str], None], again: str, recipe: str
+) -> bool:
     """Wait until all machines are there.
 
     Args:
@@ -36,16 +38,18 @@ def gathered(place: Place, patience: float, signals: Signals, say: Callable[[str
         signals: what came for this launcher.
         say: takes a sentence that the user should read.
         again: the command that every machine is to be started with.
+        recipe: a word that is the same where their recipes are.
 
     Returns:
         Whether they are: a signal may have come first.
 
     Raises:
         MachineMissingError: one has not come.
-        RequestError: another machine has the place of this one, or means another number of machines.
+        RequestError: another machine has the place of this one, means another number of machines, or has
+            another recipe.
     """
     waiting = _Waiting(place, patience, signals, say, again)
-    return _listen(place, waiting) if place.rank == 0 else _join(place, waiting)
+    return _listen(place, waiting, recipe) if place.rank == 0 else _join(place, waiting, recipe)
 
 
 class _Waiting:
@@ -77,7 +81,7 @@ class _Waiting:
         return not self._signals.received
 
 
-def _listen(place: Place, waiting: _Waiting) -> bool:
+def _listen(place: Place, waiting: _Waiting, recipe: str) -> bool:
     """Machine 0: wait for all others, and let them go on."""
     port = int(place.endpoint.rpartition(":")[2])
     there = dict[int, socket.socket]()
@@ -87,7 +91,7 @@ def _listen(place: Place, waiting: _Waiting) -> bool:
             if not waiting.goes_on(f"machine {missing[0]}"):
                 break
             with suppress(OSError):
-                _welcome(server.accept()[0], place, there)
+                _welcome(server.accept()[0], place, recipe, there)
             for rank in [rank for rank, other in there.items() if _is_gone(other)]:
                 there.pop(rank).close()
     for other in there.values():
@@ -105,16 +109,22 @@ def _server(port: int) -> socket.socket:
     return socket.create_server(("", port))
 
 
-def _welcome(other: socket.socket, place: Place, there: dict[int, socket.socket]) -> None:
+def _welcome(other: socket.socket, place: Place, recipe: str, there: dict[int, socket.socket]) -> None:
     """Take in a machine that has connected; what is none of the launcher's is sent away."""
     other.settimeout(_ANSWER)
     words = _line(other).split()
-    if len(words) != 3 or words[0] != _HELLO or not all(word.isdecimal() for word in words[1:]):
+    if len(words) != 4 or words[0] != _HELLO or not all(word.isdecimal() for word in words[1:3]):
         other.close()
         return
     rank, nodes = int(words[1]), int(words[2])
-    if nodes != place.nodes or rank in there or not 0 < rank < nodes:
-        answer = _OTHERS if nodes != place.nodes else _TAKEN
+    answer = ""
+    if nodes != place.nodes:
+        answer = _OTHERS
+    elif rank in there or not 0 < rank < nodes:
+        answer = _TAKEN
+    elif words[3] != recipe:
+        answer = _RECIPE
+    if answer:
         with other:
             other.sendall(f"{answer} {place.nodes}\n".encode())
         return
@@ -134,12 +144,12 @@ def _is_gone(other: socket.socket) -> bool:
         other.settimeout(_ANSWER)
 
 
-def _join(place: Place, waiting: _Waiting) -> bool:
+def _join(place: Place, waiting: _Waiting, recipe: str) -> bool:
     """Another machine: tell machine 0 that this one is there, and wait for its word."""
     host, port = endpoint_host(place.endpoint), int(place.endpoint.rpartition(":")[2])
     while waiting.goes_on("machine 0"):
         with suppress(OSError), socket.create_connection((host, port), timeout=1.0) as first:
-            first.sendall(f"{_HELLO} {place.rank} {place.nodes}\n".encode())
+            first.sendall(f"{_HELLO} {place.rank} {place.nodes} {recipe}\n".encode())
             first.settimeout(_TICK)
             answer = ""
             while waiting.goes_on("another machine"):
@@ -160,6 +170,9 @@ def _refuse(place: Place, words: list[str]) -> None:
     if words[:1] == [_OTHERS]:
         wrong = f"is {place.nodes}, and machine 0 waits for {plural(int(words[1]), 'machine')}"
         raise RequestError([Mistake("--nodes", wrong, "Give all of them the same")])
+    if words[:1] == [_RECIPE]:
+        wrong = "is not what machine 0 has, with the keys after it"
+        raise RequestError([Mistake("--recipe", wrong, "Give all of them the same")])
 
 
 def _line(sender: socket.socket) -> str:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from launcher.plan.planner import Plan
+from launcher.plan.traffic import traffic_of
 from launcher.plan.windows import Window
 from launcher.rundir.network import NetworkMeasured
 from launcher.train.accumulation import Accumulation, LoadedWindow, MicroBatchData
@@ -45,14 +46,14 @@ def measure_network(
         say: told what is being done.
     """
     world_size = plan.topology.world_size
-    moved = 0 if plan.reduction is None else plan.reduction.bytes_per_update + plan.reduction.gathered_bytes
+    traffic = traffic_of(plan)
     clock = _Clock(device, gather)
     latency = message_bytes = message_seconds = None
     if world_size > 1:
         say("an all-reduce of four bytes")
         one = torch.zeros(1, device=device)
         latency = clock.time_in_a_row(lambda: dist.all_reduce(one))
-        message_bytes = max(4, min(moved, _LARGEST) // 4 * 4)
+        message_bytes = max(4, min(traffic.largest, _LARGEST) // 4 * 4)
         say(f"an all-reduce of {message_bytes:,} bytes")
         message = torch.zeros(message_bytes // 4, device=device)
         message_seconds = clock.time(lambda: dist.all_reduce(message))
@@ -61,7 +62,9 @@ def measure_network(
     micro_seconds = clock.time_in_a_row(take, _COMPUTING_SECONDS)  # as in a window
     return NetworkMeasured(
         parameters=materials.parameters,
-        bytes_per_update=moved,
+        bytes_per_update=traffic.per_update(plan.batch.accumulation),
+        once_bytes=traffic.once,
+        each_bytes=traffic.each,
         latency=latency,
         message_bytes=message_bytes,
         message_seconds=message_seconds,

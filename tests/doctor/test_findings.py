@@ -164,8 +164,13 @@ def test_names() -> None:
 
 def test_the_folder_of_runs(tmp_path: Path) -> None:
     assert [finding.level for finding in examine_disk(tmp_path / "not" / "there")] == ["ok", "ok"]
-    (full, _) = examine_disk(Path("/proc"))
+    (full, unwritable) = examine_disk(Path("/proc"))
     assert (full.name, full.level) == ("disk", "problem")
+    assert (unwritable.level, "/proc cannot be written" in unwritable.said) == ("problem", True)
+    (tmp_path / "file").touch()
+    for runs in (tmp_path / "file", tmp_path / "file" / "runs"):
+        (finding,) = examine_disk(runs)
+        assert (finding.name, finding.level, finding.said) == ("runs", "problem", f"{tmp_path}/file is a file")
 
 
 def test_locks_of_builds(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from launcher.runners.supervise import Signals
 from tests.processes import wait_until
 
 
-def come(pool: ThreadPoolExecutor, port: int, rank: int, nodes: int = 3, patience: float = 20) -> Future[bool]:
+def come(
+    pool: ThreadPoolExecutor, port: int, rank: int, nodes: int = 3, patience: float = 20, recipe: str = "same"
+) -> Future[bool]:
     here = f"127.0.0.1:{port}"
     place = Place(rank, nodes, here, here)
-    return pool.submit(gathered, place, patience, Signals(), print, "this")
+    return pool.submit(gathered, place, patience, Signals(), print, "this", recipe)
 
 
 def test_all_go_on_together_and_the_port_is_free_then() -> None:
@@ -41,6 +43,8 @@ def test_a_place_is_taken_once_and_all_mean_the_same_number() -> None:
             assert other.recv(10) == b""  # none of ours
         with pytest.raises(RequestError, match=r"--nodes: is 2, and machine 0 waits for 3 machines. Give all"):
             come(pool, port, 1, nodes=2).result(20)
+        with pytest.raises(RequestError, match=r"--recipe: is not what machine 0 has, .* Give all of them the same"):
+            come(pool, port, 1, recipe="other").result(20)
         done, going_on = wait([come(pool, port, 1), come(pool, port, 1)], 20, FIRST_COMPLETED)
         with pytest.raises(RequestError, match=r"--node-rank: 1 is taken by another machine. Give each"):
             done.pop().result()
