@@ -55,7 +55,7 @@ def test_ranks_meet_where_the_name_of_a_host_is_its_own_loopback(site: Site, tmp
     assert network["world_size"] == 2
     assert network["latency"] > 0
     assert predicted(site.hosts, tmp_path, "launch.method=accelerate")["world_size"] == 2
-    assert [list((tmp_path / rank).iterdir()) for rank in ("0", "1")] == [[], []]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.long
