@@ -96,7 +96,7 @@ def best_of(results: Sequence[Result]) -> Result | None:
     top = _compared_by(results)
     if top:
         found = [(result, measured) for result in results if (measured := result.evaluated.get(top)) is not None]
-        known = [(result, one.best.value, one.best is one.lowest) for result, one in found if one.best is not None]
+        known = [(result, one.best.value, one.lower_is_better) for result, one in found if one.best is not None]
         return min(known, key=lambda entry: entry[1] if entry[2] else -entry[1])[0]
     losses = [result for result in results if result.loss is not None and result.state == "done"]
     return min(losses, key=lambda result: result.loss or 0.0, default=None)

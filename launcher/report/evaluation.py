@@ -39,6 +39,7 @@ class Measured:
         lowest: its first lowest value.
         highest: its first highest value.
         best: the better of the two, where the name tells which one that is.
+        lower_is_better: which one the name tells; None where it tells none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Measured:
     lowest: Extreme
     highest: Extreme
     best: Extreme | None
+    lower_is_better: bool | None
 
 
 def evaluations(record: RunRecord) -> list[Measured]:
@@ -68,8 +70,9 @@ def _measured(record: RunRecord, metric: str) -> Measured | None:
     lowest = min(values, key=lambda extreme: extreme.value)
     highest = max(values, key=lambda extreme: extreme.value)
     parts = _parts(name)
-    best = lowest if parts & _LOWER_IS_BETTER else highest if parts & _HIGHER_IS_BETTER else None
-    return Measured(name, values[-1], lowest, highest, best)
+    lower = True if parts & _LOWER_IS_BETTER else False if parts & _HIGHER_IS_BETTER else None
+    best = None if lower is None else lowest if lower else highest
+    return Measured(name, values[-1], lowest, highest, best, lower)
 
 
 def _parts(name: str) -> frozenset[str]:
