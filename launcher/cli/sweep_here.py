@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from launcher.cli.output import LastingOutput, lasting_console
 from launcher.cli.run_here import RunChoice, run_here
+from launcher.cli.sweep_changes import refuse_changed
 from launcher.cli.sweep_request import PlannedRun, Sweep
 from launcher.cli.sweep_table import print_results
 from launcher.errors import ExitCode, LauncherError
@@ -18,7 +19,12 @@ _STOPPED = (ExitCode.REQUEUE, ExitCode.INTERRUPTED)  # somebody has ended the ru
 
 
 def commands(sweep: Sweep) -> Iterator[str]:
-    """The commands that do the same as the sweep, one for each run that is not done."""
+    """The commands that do the same as the sweep, one for each run that is not done.
+
+    Raises:
+        RequestError: the recipe has changed since runs were begun.
+    """
+    refuse_changed(sweep.runs)
     for one in sweep.runs:
         words = ["launcher", "run", str(sweep.recipe), *one.overrides, "--runs", str(sweep.folder)]
         line = shlex.join([*words, "--run-id", one.run.run_id, "--resume", "auto"])
@@ -33,7 +39,11 @@ def run_sweep(sweep: Sweep) -> int:
 
     Returns:
         0 when all runs are done, else the exit code of the run that was stopped, or of the first that failed.
+
+    Raises:
+        RequestError: the recipe has changed since runs were begun; none goes on.
     """
+    refuse_changed(sweep.runs)
     console, codes, errors = lasting_console(soft_wrap=True), list[int](), dict[str, str]()
     for number, one in enumerate(sweep.runs, 1):
         settings = " ".join(f"{key}={value}" for key, value in one.run.varied.items()) or one.run.run_id

@@ -55,7 +55,8 @@ def submit_array(sweep: Sweep, at_once: int | None) -> int:
         console.print("nothing is left to submit (--results shows how the runs stand)")
         return ExitCode.DONE
     array = _array(left, sweep, at_once)
-    with as_before_unless_taken([*(one.directory.path for one in left), sweep.folder]) as files:
+    made = [folder for folder in sweep.folder.absolute().parents if not folder.exists()]
+    with as_before_unless_taken([*(one.directory.path for one in left), sweep.folder, *made]) as files:
         files.remember(array.files)
         directories = [create_run_directory(sweep.folder, one.run.run_id, fresh=False) for one in left]
         jobs = slurm.submit_array(array, directories)

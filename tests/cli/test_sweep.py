@@ -9,9 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from launcher.cli.sweep_request import PlannedRun
+from launcher.cli.sweep_table import Result, best_of
+from launcher.report.evaluation import Extreme, Measured
 from tests.processes import clean_environment, launcher, wait_until
 
 TASK = """
@@ -144,11 +148,28 @@ def test_an_engine_without_arrays_is_refused(line: Path, engine: str) -> None:
 
 
 @pytest.mark.long
-def test_a_recipe_that_has_changed_is_refused_and_the_others_run(line: Path) -> None:
+def test_a_recipe_that_has_changed_is_refused_before_any_run_goes_on(line: Path) -> None:
     launcher("sweep", "line.yaml", "optimizer.lr=0.1", cwd=line)
     (line / "line.yaml").write_text(RECIPE.replace("updates: 4", "updates: 5"))
-    done = launcher("sweep", "line.yaml", "optimizer.lr=0.1,0.2", cwd=line)
-    assert done.returncode == 2
-    assert "train.updates" in done.stderr
-    assert "lr-0.1: " in done.stdout
-    assert json.loads((line / "runs" / "line-sweep" / "lr-0.2" / "status.json").read_text())["state"] == "done"
+    said = "train.updates: the run was begun with 4, not 5. Set it back, or begin another sweep by --sweep-id."
+    for more in (["--dry-run"], []):
+        done = launcher("sweep", "line.yaml", "optimizer.lr=0.1,0.2", *more, cwd=line)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+    assert not (line / "runs" / "line-sweep" / "lr-0.2").exists()
+    other = launcher("sweep", "line.yaml", "optimizer.lr=0.2", "--sweep-id", "other", cwd=line)
+    assert other.returncode == 0, other.stderr
+
+
+def test_the_best_is_known_by_the_name_of_what_is_measured() -> None:
+    """Also where each run has evaluated once, so that its lowest value is its highest."""
+
+    def result(name: str, value: float, lower_is_better: bool) -> Result:
+        once = Extreme(value, 6)
+        measured = Measured(name, once, once, once, once, lower_is_better)
+        return Result(cast("PlannedRun", None), "done", 6, 1.0, {name: measured})
+
+    good, bad = result("accuracy", 0.63, False), result("accuracy", 0.34, False)
+    assert best_of([bad, good]) is best_of([good, bad]) is good
+    good, bad = result("perplexity", 2.0, True), result("perplexity", 3.0, True)
+    assert best_of([bad, good]) is best_of([good, bad]) is good
