@@ -35,13 +35,13 @@ def submit(
     from importlib import import_module
 
     from launcher.cli.run_here import RunChoice
-    from launcher.cli.submitting import chosen_run, submit_job
+    from launcher.cli.submitting import preview_job, submit_job
 
     engine = import_module(f"launcher.cli.submit_{to.value}")
     request = engine.read(recipe, overrides or [], runs)
     choice = RunChoice(runs, run_id, resume is Resume.AUTO)
     job = partial(engine.job, request, resume=choice.resume)
     if dry_run:
-        typer.echo(job(chosen_run(request, choice)).as_shell())
+        typer.echo(preview_job(request, choice, job))
         return
     raise typer.Exit(submit_job(request, choice, job, partial(engine.send, request)))

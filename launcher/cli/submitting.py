@@ -21,6 +21,23 @@ from launcher.runners.runs_option import runs_option
 _Submission = TypeVar("_Submission", bound=Submission)
 
 
+def preview_job(request: Request, choice: RunChoice, job_of: Callable[[RunDirectory], Submission]) -> str:
+    """What would be submitted, as shell commands that do the same when pasted; a comment where nothing would be.
+
+    Args: as for `submit_job`.
+
+    Raises:
+        RunDirectoryHeldError: the run has a job already.
+        RunDirectoryUnusableError: its id is no name, or the directory holds a run already and that is not wanted.
+        RequestError: the recipe is not the one that the run was begun with.
+        LauncherError: the run has a job, and its engine does not say how that stands.
+    """
+    run = chosen_run(request, choice)
+    if _goes_on(run, request, resume=choice.resume) and is_done(run):
+        return f"# done: {shown_path(run.path)} has gone to its end"
+    return job_of(run).as_shell()
+
+
 def chosen_run(request: Request, choice: RunChoice) -> RunDirectory:
     """The run that would be submitted, without making its directory.
 

@@ -238,6 +238,24 @@ def test_without_slurm_one_sentence_says_so(command: str, tmp_path: Path) -> Non
     assert not (tmp_path / "new").exists()
 
 
+def test_a_dry_run_refuses_what_the_submission_refuses(tmp_path: Path) -> None:
+    one = (str(MORTAL), "train.updates=2", "launch.nproc_per_node=1", "launch.device=cpu", "--run-id", "it")
+    here = ("--runs", str(tmp_path))
+    assert launcher("run", *one, *here).returncode == 0
+    wanted = {
+        (): (2, "", "holds a run already"),
+        ("--resume", "auto"): (0, "done: ", ""),
+        ("--resume", "auto", "optimizer.lr=0.5"): (2, "", "optimizer.lr: the run was begun with"),
+    }
+    for more, (code, printed, said) in wanted.items():
+        for dry in (["--dry-run"], []):
+            done = launcher("submit", *one, "--to", "slurm", *here, *more, *dry)
+            assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+            assert done.stdout.removeprefix("# ").startswith(printed)
+            assert "sbatch" not in done.stdout
+    assert not (tmp_path / "it" / "slurm").exists()
+
+
 def test_a_run_that_nobody_knows(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe.yaml").touch()
