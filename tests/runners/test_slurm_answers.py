@@ -125,8 +125,8 @@ def test_nothing_is_left_of_a_sweep_that_is_refused(programs: Programs, tmp_path
     runs = tmp_path / "runs"
     programs.write(sbatch="exit 1")
     assert sweep(programs, runs).stderr == "launcher: sbatch refuses: exit code 1.\n"
-    assert list(runs.iterdir()) == []
-    (runs / "mortal-sweep").mkdir()
+    assert not runs.exists()
+    (runs / "mortal-sweep").mkdir(parents=True)
     (runs / "mortal-sweep" / "lr-0.02").write_text("mine")
     done = sweep(programs, runs)
     said = f"launcher: {runs}/mortal-sweep/lr-0.02 is a file. Move it, or choose another name, or --runs.\n"
